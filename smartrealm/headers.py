@@ -1,0 +1,107 @@
+"""The headers that services say to each other, and the context of one call, which alone reads and writes them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+REQUEST_ID = "X-Request-ID"
+"""Names one request through every service that it touches: 1 to 128 of `A-Z a-z 0-9 . _ : + / = @ -`."""
+
+CALLER = "Smart-Caller"
+"""The name of the calling service."""
+
+DEADLINE = "Smart-Deadline"
+"""How many milliseconds the caller will still wait, counted from when the request arrives."""
+
+TRACEPARENT = "traceparent"
+"""W3C Trace Context, level 1: `00-<32 hex>-<16 hex>-<2 hex>`."""
+
+TRACESTATE = "tracestate"
+"""W3C Trace Context: vendor entries, passed on untouched beside a valid traceparent."""
+
+DEBUG = "Smart-Debug"
+"""A signed permission to log this one request at debug level; see `flask debug-header`."""
+
+RETRY_AFTER = "Retry-After"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
+_CALLER = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_MILLISECONDS = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What one request knows of its call. Immutable; threads that work for the request take it along."""
+
+    request_id: str
+    caller: str | None = None
+    deadline: float | None = None
+    """The moment of `time.monotonic()` at which the caller stops waiting; None when it did not say."""
+    traceparent: str | None = None
+    tracestate: str | None = None
+    debug: bool = False
+
+    @classmethod
+    def from_headers(
+        cls,
+        get: Callable[[str], str | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        new_id: Callable[[], str] | None = None,
+    ) -> CallContext:
+        """Read the headers with `get(name)`. A header that breaks its format counts as absent; never raises."""
+        request_id = get(REQUEST_ID)
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = (new_id or new_request_id)()
+        caller = get(CALLER)
+        remaining = get(DEADLINE)
+        traceparent = get(TRACEPARENT)
+        traced = traceparent is not None and _TRACEPARENT.fullmatch(traceparent) is not None
+        return cls(
+            request_id=request_id,
+            caller=caller if caller and _CALLER.fullmatch(caller) else None,
+            deadline=clock() + int(remaining) / 1000 if remaining and _MILLISECONDS.fullmatch(remaining) else None,
+            traceparent=traceparent if traced else None,
+            tracestate=get(TRACESTATE) if traced else None,
+        )
+
+    def to_headers(self, *, clock: Callable[[], float] = time.monotonic) -> Mapping[str, str]:
+        """The headers that carry this context to the next service; the deadline as what is left of it."""
+        headers = {REQUEST_ID: self.request_id}
+        if self.caller is not None:
+            headers[CALLER] = self.caller
+        if self.deadline is not None:
+            headers[DEADLINE] = str(max(0, math.floor((self.deadline - clock()) * 1000)))
+        if self.traceparent is not None:
+            headers[TRACEPARENT] = self.traceparent
+            if self.tracestate is not None:
+                headers[TRACESTATE] = self.tracestate
+        return headers
+
+    def remaining_seconds(self, *, clock: Callable[[], float] = time.monotonic) -> float | None:
+        """Seconds until the deadline (negative when it has passed); None when there is none."""
+        return None if self.deadline is None else self.deadline - clock()
+
+
+_current: ContextVar[CallContext | None] = ContextVar("smartrealm_call_context", default=None)
+
+enter_call = _current.set
+"""Make a CallContext the current one of this execution context; gives the token for `leave_call`."""
+
+leave_call = _current.reset
+"""Undo `enter_call`, with its token."""
+
+current_call = _current.get
+"""The CallContext in which this code runs, or None outside of any request."""
+
+
+def new_request_id() -> str:
+    """32 hexadecimal digits from the operating system's random source."""
+    return os.urandom(16).hex()

@@ -1,0 +1,107 @@
+"""Real programs as children of a test: a free port, an own process, an end by pid."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts(port: int) -> bool:
+    """Whether something accepts connections on 127.0.0.1:port now."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 15.0, *, what: str = "the condition") -> None:
+    """Return as soon as `condition()` is true; fail the test after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not come true within {seconds:g} s")
+        time.sleep(0.01)
+
+
+class Child:
+    """A child process in a process group of its own, its output in a file, ended by pid (TERM, then KILL)."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        output: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        user: str | None = None,
+    ) -> None:
+        self.output = output
+        with output.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                user=user,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_ready(self, ready: Callable[[], object], seconds: float = 20.0) -> Child:
+        """Wait until `ready()` is true; a child that ends before that fails with its output."""
+        end = time.monotonic() + seconds
+        while not ready():
+            if self.process.poll() is not None:
+                raise AssertionError(f"{self.process.args!r} ended with {self.process.returncode}:\n{self.text()}")
+            if time.monotonic() > end:
+                self.stop()
+                raise AssertionError(f"{self.process.args!r} was not ready within {seconds:g} s:\n{self.text()}")
+            time.sleep(0.01)
+        return self
+
+    def text(self) -> str:
+        """Everything the child has written so far."""
+        return self.output.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self, seconds: float = 10.0) -> int:
+        """End the child and what it started; gives its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                pass
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        return self.process.wait(5)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
