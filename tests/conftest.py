@@ -1,1 +1,60 @@
-"""Fixtures that every test folder shares: the real servers."""
+"""Fixtures that every test folder shares: the real servers.
+
+A test that asks for `postgres_url` or `redis_url` carries the marker `needs(program)` by itself; a test that starts a
+server program on its own says `@pytest.mark.needs("postgres")`. Without the program it is skipped by name, and fails
+when CI is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import servers
+
+_PROGRAM_OF = {"postgres": "postgres", "redis_server": "redis-server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the server programs that its fixtures start."""
+    for item in items:
+        for fixture, program in _PROGRAM_OF.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.needs(program))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose server program is missing; fail it when CI is set."""
+    for marker in item.iter_markers("needs"):
+        for program in marker.args:
+            servers.require(program)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.PostgresServer]:
+    """One PostgreSQL server for the whole run: do not stop it; start another with `servers.postgres_server()`."""
+    with servers.postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: servers.PostgresServer) -> Iterator[str]:
+    """The URL of a fresh, empty PostgreSQL database; dropped afterwards."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[servers.RedisServer]:
+    """One Redis server for the whole run: do not stop it; start another with `servers.redis_server()`."""
+    with servers.redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: servers.RedisServer) -> str:
+    """The URL of an empty Redis database."""
+    redis_server.flush()
+    return redis_server.url()
