@@ -169,20 +169,9 @@ def redis_server(port: int | None = None) -> Iterator[RedisServer]:
     program = require("redis-server")
     with directory() as root:
         port = port or free_port()
-        command = [
-            program,
-            "--port",
-            str(port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            root,
-        ]
-        child = Child(command, output=root / "log", cwd=root)
+        options = {"--port": str(port), "--bind": "127.0.0.1", "--save": "", "--appendonly": "no", "--dir": str(root)}
+        arguments = [part for option in options.items() for part in option]
+        child = Child([program, *arguments], output=root / "log", cwd=root)
         server = RedisServer(port, child)
         try:
             child.wait_ready(lambda: accepts(port))
