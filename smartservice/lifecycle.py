@@ -1,0 +1,207 @@
+"""Whether this instance is draining, what its workers are busy with, and what to close when a process ends.
+
+An *instance* is one gunicorn master with its workers. They share a `Board`, made before the first fork, so that all of
+them turn to draining at the same moment and each can tell how every other one is. Outside of gunicorn there is no
+board, and a Lifecycle speaks for its own process alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from smartrealm import on_fork
+
+_FIELDS = 6  # pid, beat, busy, capacity, oldest, newest
+_ROWS = 128
+_SILENT_AT_LEAST = 10.0
+_shared: Board | None = None
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What one worker last wrote about itself; times are of the monotonic clock, which all processes of a host share."""
+
+    pid: int
+    beat: float  # when it wrote this; 0 while it is still starting
+    busy: int
+    capacity: int
+    oldest: float  # when the request began that has been running longest
+    newest: float  # when the request began that was begun last
+
+    def is_ready(self) -> bool:
+        """Whether its app is loaded and it takes requests."""
+        return self.beat > 0
+
+    def trouble(self, now: float, seconds: float) -> str | None:
+        """What is wrong with this worker, as a sentence, or None.
+
+        It is wedged when every thread is busy and no request was begun for `seconds`: a thread that had finished one in
+        that time would be idle now or would have begun another. So one long request beside free threads is no trouble.
+        It is silent when it has not written for `seconds` (and at least ten), although it had started.
+        """
+        if seconds <= 0 or not self.is_ready():
+            return None
+        if self.capacity and self.busy >= self.capacity and now - self.newest > seconds:
+            return f"worker {self.pid} is wedged: all {self.capacity} threads busy, none finished for {now - self.newest:.0f} s"
+        if now - self.beat > max(seconds, _SILENT_AT_LEAST):
+            return f"worker {self.pid} gave no sign of life for {now - self.beat:.0f} s"
+        return None
+
+
+class Board:
+    """One shared page: the drain flag and a row for each worker. Each row has one writer and any number of readers.
+
+    There are no locks in it: a process that dies leaves nothing behind. The page must be made before the fork.
+    """
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, 8 * (1 + _FIELDS * _ROWS))
+        self._numbers = memoryview(self._page).cast("d")
+
+    @property
+    def draining(self) -> bool:
+        return self._page[0] != 0
+
+    def begin_draining(self) -> None:
+        self._page[0] = 1
+
+    def claim(self) -> int | None:
+        """A free row for a worker about to be forked (call in the master); None when all are taken."""
+        for row in range(_ROWS):
+            if self._numbers[self._at(row)] == 0:
+                self.write(row, Worker(-1, 0, 0, 0, 0, 0))
+                return row
+        return None
+
+    def release(self, row: int) -> None:
+        """Free the row of a worker that has ended (call in the master)."""
+        self.write(row, Worker(0, 0, 0, 0, 0, 0))
+
+    def write(self, row: int, worker: Worker) -> None:
+        fields = (worker.pid, worker.beat, worker.busy, worker.capacity, worker.oldest, worker.newest)
+        for at, value in enumerate(fields, self._at(row)):
+            self._numbers[at] = value
+
+    def workers(self) -> list[Worker]:
+        """Every worker that has a row, those that are still starting included."""
+        found = []
+        for row in range(_ROWS):
+            at = self._at(row)
+            pid, beat, busy, capacity, oldest, newest = self._numbers[at : at + _FIELDS].tolist()
+            if pid:
+                found.append(Worker(int(pid), beat, int(busy), int(capacity), oldest, newest))
+        return found
+
+    @staticmethod
+    def _at(row: int) -> int:
+        return 1 + row * _FIELDS
+
+
+def share() -> Board:
+    """The board of this instance; the first call makes it, in the gunicorn master, before anything is forked."""
+    global _shared
+    if _shared is None:
+        _shared = Board()
+    return _shared
+
+
+def shared() -> Board | None:
+    """The board of this instance, or None outside of gunicorn."""
+    return _shared
+
+
+class Lifecycle:
+    """Begin, work, drain, close: the life of one app in one process. Cheap enough for every request."""
+
+    def __init__(self, *, board: Board | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._own_board = board
+        self._clock = clock
+        self._draining = False
+        self._started: dict[int, float] = {}
+        self._nested: dict[int, int] = {}
+        self._callbacks: list[Callable[[], object]] = []
+        on_fork(self, Lifecycle._begin_anew)
+
+    @property
+    def draining(self) -> bool:
+        """Whether this instance is about to stop: readiness is red, requests are still served."""
+        if self._draining:
+            return True
+        board = self._own_board or _shared
+        return board is not None and board.draining
+
+    def begin_draining(self) -> None:
+        """Turn readiness red, in every worker of the instance at once. There is no way back."""
+        self._draining = True
+        board = self._own_board or _shared
+        if board is not None:
+            board.begin_draining()
+
+    def enter(self) -> None:
+        """Note that the current thread begins a request. One inside of another on the same thread counts as one."""
+        ident = threading.get_ident()
+        if ident in self._started:
+            self._nested[ident] = self._nested.get(ident, 0) + 1
+        else:
+            self._started[ident] = self._clock()
+
+    def leave(self) -> None:
+        """Note that the current thread has ended its request."""
+        ident = threading.get_ident()
+        if self._nested and ident in self._nested:
+            depth = self._nested.pop(ident) - 1
+            if depth:
+                self._nested[ident] = depth
+            return
+        self._started.pop(ident, None)
+
+    def busy(self) -> int:
+        """How many threads of this process are serving a request now."""
+        return len(self._started)
+
+    def oldest_seconds(self, now: float | None = None) -> float:
+        """For how long the request has been running that was begun first; 0 when there is none."""
+        began = self._started.copy().values()
+        return (self._clock() if now is None else now) - min(began) if began else 0.0
+
+    def row(self, capacity: int) -> Worker:
+        """What this process writes about itself on the board; `capacity` is how many requests it can serve at once."""
+        began = self._started.copy().values()
+        return Worker(
+            os.getpid(), self._clock(), len(began), capacity, min(began, default=0.0), max(began, default=0.0)
+        )
+
+    def wedged(self, capacity: int, seconds: float) -> bool:
+        """Whether every thread of this process is busy and none has finished for `seconds`."""
+        row = self.row(capacity)
+        return row.trouble(row.beat, seconds) is not None
+
+    def trouble(self, seconds: float) -> list[str]:
+        """One sentence for each worker of the instance that is wedged or silent. Empty outside of gunicorn."""
+        board = self._own_board or _shared
+        now = self._clock()
+        found = (worker.trouble(now, seconds) for worker in (board.workers() if board is not None else ()))
+        return [sentence for sentence in found if sentence is not None]
+
+    def on_close(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` in `close()`; the last one registered is called first."""
+        self._callbacks.append(callback)
+
+    def close(self) -> None:
+        """Call what was registered, each callback once, the last first. One that raises is logged, the others go on."""
+        while self._callbacks:
+            callback = self._callbacks.pop()
+            try:
+                callback()
+            except Exception:
+                logging.getLogger("smartservice").exception("could not close %r", callback)
+
+    def _begin_anew(self) -> None:
+        self._started = {}
+        self._nested = {}
