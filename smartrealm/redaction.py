@@ -107,14 +107,15 @@ def _is_secret_ending(words: list[str]) -> bool:
     return bool(before) or last not in _LAST_NEEDS_COMPANY
 
 
-_ASSIGNMENT = re.compile(
-    r"""(?P<name>[A-Za-z][A-Za-z0-9_.\-]*)(?P<sign>\\?["']?\s{0,3}(?:=>|:=|[:=])\s{0,3})"""
-    r"""(?P<value>[bru]?\\?"(?:[^"\\]|\\.)*"|[bru]?'(?:[^'\\]|\\.)*'|\[[^\]]*\]|\([^)]*\)|\{[^}]*\}|[^\s,;&"'<>)\]}]+)"""
+_NAME = re.compile(r"""(?<![A-Za-z0-9_.])([A-Za-z][A-Za-z0-9_.\-]{0,120}\]?)(\\?["']?\s{0,3}(?:=>|:=|[:=])\s{0,3})""")
+_VALUE = re.compile(
+    r"""[bru]?\\?"(?:[^"\\]|\\.)*"|[bru]?'(?:[^'\\]|\\.)*'|\[[^\]]{0,2000}\]|\([^)]{0,2000}\)|\{[^}]{0,2000}\}"""
+    r"""|[^\s,;&"'<>)\]}]+(?:"[^"]*"|'[^']*')*|["'][^\r\n]*"""
 )
 _HEADER_LINE = re.compile(
     r"""(?i)\b((?:proxy-)?authorization|(?:set-)?cookie2?)(\\?["']?\s*[:=]\s*\\?["']?)([^\r\n"'\\]+)"""
 )
-_USERINFO = re.compile(r"""(://[^\s/:@'"]*):(?!\d{1,5}(?:[/?\#\s'"]|$))([^\s'"]+)@""")
+_USERINFO = re.compile(r"""(://[^\s/:@'"]*):(?!\d{1,5}(?:[/?\#\s'"]|$))([^\s'"]{1,2000})@""")
 _TOKEN_USERINFO = re.compile(r"://[A-Za-z0-9_.\-]{16,}@")
 _SCHEME_TOKEN = re.compile(r"\b(?i:(bearer|basic|token|digest|apikey|negotiate))\s+([A-Za-z0-9._~+/\-]{6,}={0,2})")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)", re.S)
@@ -130,6 +131,7 @@ _TRIGGER = re.compile(
     r"://|bearer|basic|digest|negotiate|-----BEGIN|akia|asia|gh[pousr]_|glpat-|xox|k_live|k_test|sk-|aiza|ya29|eyj|sg\.|npm_|"
     r"pypi-|hv[sb]\."
 )
+_NOTHING = frozenset(["none", "null", "true", "false", '""', "''"])
 _WORDS_AFTER_SCHEME = frozenset(
     "token tokens authentication authorization auth access scheme credentials header".split()
 )
@@ -143,13 +145,13 @@ def redact_text(text: str, known: Iterable[str] = ()) -> str:
     if not _TRIGGER.search(text):
         return text
     text = _PRIVATE_KEY.sub(MASK, text)
-    if "://" in text:
+    if "://" in text and "@" in text:
         text = _USERINFO.sub(rf"\1:{MASK}@", text)
         text = _TOKEN_USERINFO.sub(f"://{MASK}@", text)
     text = _HEADER_LINE.sub(rf"\1\2{MASK}", text)
     text = _SHAPES.sub(MASK, text)
     text = _SCHEME_TOKEN.sub(_mask_scheme_token, text)
-    return _ASSIGNMENT.sub(_mask_assignment, text)
+    return _mask_assignments(text)
 
 
 def _mask_scheme_token(found: re.Match[str]) -> str:
@@ -160,19 +162,25 @@ def _mask_scheme_token(found: re.Match[str]) -> str:
     return found.group()
 
 
-def _mask_assignment(found: re.Match[str]) -> str:
-    name, sign, value = found.group("name", "sign", "value")
-    before = found.string[found.start() - 1] if found.start() else ""
-    if value == MASK or value.lower() in ("none", "null", "true", "false", '""', "''"):
-        return found.group()
-    if not is_secret_name(name) and not (before in ("?", "&") and name.lower() in _QUERY_SECRETS):
-        if len(value) > 2 and value[0] in "[({":
-            return f"{name}{sign}{value[0]}{_ASSIGNMENT.sub(_mask_assignment, value[1:])}"
-        return (
-            f"{name}{sign}{_ASSIGNMENT.sub(_mask_assignment, value)}" if "=" in value or ":" in value else found.group()
-        )
-    quote = value.lstrip("bru\\")[:1]
-    return f"{name}{sign}{quote}{MASK}{quote}" if quote in ("'", '"') and value[-1] == quote else f"{name}{sign}{MASK}"
+def _mask_assignments(text: str) -> str:
+    """Mask each value that follows a secret name: `password=x`, `"token": "x"`, `?key=x`."""
+    parts: list[str] = []
+    done = 0
+    for found in _NAME.finditer(text):
+        if found.start() < done:
+            continue
+        name = found.group(1)
+        in_query = found.start() > 0 and text[found.start() - 1] in "?&" and name.lower() in _QUERY_SECRETS
+        if not in_query and not is_secret_name(name):
+            continue
+        value = _VALUE.match(text, found.end())
+        if value is None or value.group().startswith(MASK) or value.group().lower() in _NOTHING:
+            continue
+        quote = value.group().lstrip("bru\\")[:1]
+        quote = quote if quote in ("'", '"') and value.group()[-1] == quote else ""
+        parts += text[done : found.end()], quote, MASK, quote
+        done = value.end()
+    return "".join([*parts, text[done:]])
 
 
 def redact(value: Any, known: Iterable[str] = ()) -> Any:
