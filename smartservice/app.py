@@ -1,0 +1,269 @@
+"""The factory: `create_app` reads like a list of what a smart service has, in the order in which it acts."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flask import Flask, request
+
+import smartconfig
+from healthcheck import Engine
+from smartrealm import Realm, ServiceName, on_fork
+from smartrealm.redaction import Redactor
+from smartservice import errors, health, inbound, logs
+from smartservice.config import LiveConfig, load_settings
+from smartservice.jsons import SmartJSON
+from smartservice.lifecycle import Lifecycle
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from flask import Response
+    from flask.ctx import RequestContext
+
+    from smartservice.api import SmartApi
+    from smartservice.db import Database
+    from smartservice.metrics import Metrics
+    from smartservice.redis import SmartRedis
+    from smartservice.reporting import Reports
+
+T = TypeVar("T")
+
+
+def create_app(
+    config: str | ModuleType,
+    *,
+    source: smartconfig.Source | None = None,
+    environ: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> SmartService:
+    """Make a service from its config module: `create_app("identity.config")`.
+
+    `overrides` are settings by name that win over every other layer (for tests: `TESTING=True`). `source` gives overrides
+    at run time; without one, the file that the variable CONFIG_FILE names is watched. Nothing is connected and no thread
+    is started: each part does that when it is first used, in the process that uses it.
+
+    Raises ConfigurationError with every mistake in the settings at once.
+    """
+    settings = load_settings(config, source=source, environ=environ, overrides=overrides)
+    app = SmartService(settings, import_name=config if isinstance(config, str) else config.__name__)
+    logs.install(app)
+    app.before_request(inbound.refuse_expired)
+    errors.install(app, report=app.report)
+    app.teardown_appcontext(app.end_request)
+    health.install(app)
+    return app
+
+
+class SmartService(Flask):
+    """A Flask app with everything attached that a service in a fleet needs. Made by `create_app`.
+
+    `realm`, `service`, `config`, `settings`, `db`, `redis`, `api`, `health`, `metrics`, `reports` and `logger` are
+    reached from anywhere through `flask.current_app`. Safe to make before a fork; safe from any thread.
+    """
+
+    json_provider_class = SmartJSON
+
+    config: LiveConfig
+    clock: Callable[[], datetime] = staticmethod(lambda: datetime.now(UTC))
+    """The time of day in UTC, for the service's own use: tests put a frozen one in its place."""
+
+    def __init__(self, settings: smartconfig.Settings, *, import_name: str) -> None:
+        self.settings = settings
+        self.realm = Realm(settings.realm)
+        self.service = ServiceName(settings.service)
+        self.lifecycle = Lifecycle()
+        self.redactor = Redactor(settings.secrets)
+        self._parts: dict[str, Any] = {}
+        self._making = threading.RLock()
+        self._started = False
+        package = import_name.rpartition(".")[0] or import_name
+        super().__init__(package, root_path=None if _is_importable(package) else os.getcwd())
+        self.log_fields = {"service": str(self.service), "realm": str(self.realm)}
+        if self.config["RELEASE"]:
+            self.log_fields["release"] = self.config["RELEASE"]
+        self.health: Engine = health.make_engine(self)
+        self.inbound = inbound.Inbound(self)
+        on_fork(self, SmartService._begin_anew)
+
+    @property
+    def db(self) -> Database:
+        """The database: `app.db.session` in a request, `with app.db.session_scope():` elsewhere.
+
+        Raises NotConfigured when DATABASE_URL is not set.
+        """
+        return self._part("db", _make_db)
+
+    @property
+    def redis(self) -> SmartRedis:
+        """A Redis client that gives up fast. Raises NotConfigured when REDIS_URL is not set."""
+        return self._part("redis", _make_redis)
+
+    @property
+    def api(self) -> SmartApi:
+        """flask-restful's Api: `app.api.add_resource(Teams, "/teams")`."""
+        return self._part("api", _make_api)
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """What Prometheus reads at METRICS_PATH; None when that is empty."""
+        return self._part("metrics", _make_metrics)
+
+    @property
+    def reports(self) -> Reports:
+        """Where crashes are reported: `app.reports.notify(error)` for one that you handled yourself."""
+        return self._part("reports", _make_reports)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The service's own logger, named after its package."""
+        return logging.getLogger(self.name)
+
+    def start(self) -> None:
+        """Start the threads of this process: the config watcher and the background health checks. Idempotent.
+
+        gunicorn's hooks call it in each worker; under any other server the first request does.
+        """
+        with self._making:
+            if self._started:
+                return
+            self._started = True
+        self.settings.start()
+        if not self.testing:
+            self.health.start()
+
+    def close(self) -> None:
+        """End the threads, send what is queued, close the connections. Idempotent; errors are logged."""
+        self.health.close()
+        for part in reversed([part for part in self._parts.values() if hasattr(part, "close")]):
+            try:
+                part.close()
+            except Exception:
+                self.logger.exception("could not close %s", type(part).__name__)
+        self.settings.close()
+        self.lifecycle.close()
+
+    def in_background(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+        """Run `work(*args, **kwargs)` in a thread that keeps this request's id, caller, deadline and config snapshot.
+
+        It has an app context of its own (`current_app`, `app.db.session`), closed when the work ends. What it raises is
+        logged, and raised again by `Future.result()`. The thread is a daemon: a process that stops does not wait for it.
+        """
+        from concurrent.futures import Future
+
+        future: Future[T] = Future()
+        context = copy_context()
+        thread = threading.Thread(
+            target=context.run,
+            args=(self._work, future, work, args, kwargs),
+            name=f"{self.name}-background",
+            daemon=True,
+        )
+        thread.start()
+        return future
+
+    def report(self, error: BaseException) -> None:
+        """Hand a crash to the error reports; never raises."""
+        try:
+            self.reports.crashed(error)
+        except Exception:
+            self.logger.exception("the error report could not be made")
+
+    def end_request(self, error: BaseException | None) -> None:
+        """Give the request's database session back, whatever happened to it."""
+        db = self.part("db")
+        if db is not None:
+            db.end_request(error)
+
+    def make_config(self, instance_relative: bool = False) -> LiveConfig:
+        plain = super().make_config(instance_relative)
+        return LiveConfig(plain.root_path, dict(plain), self.settings)
+
+    def request_context(self, environ: WSGIEnvironment) -> RequestContext:
+        context = super().request_context(environ)
+        environ[inbound.REQUEST] = context.request
+        return context
+
+    def process_response(self, response: Response) -> Response:
+        response = super().process_response(response)
+        inbound.mark_stream(response, request.environ)
+        return response
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not self._started:
+            self.start()
+        return self.inbound(environ, start_response)
+
+    def __repr__(self) -> str:
+        return f"<SmartService {self.service} in realm {self.realm}, config {self.settings.snapshot.version}>"
+
+    def part(self, name: str) -> Any:
+        """One of the lazily made parts (`"db"`, `"redis"`, ...), or None while nobody has asked for it."""
+        return self._parts.get(name)
+
+    def _part(self, name: str, make: Callable[[SmartService], T]) -> T:
+        try:
+            return self._parts[name]  # type: ignore[no-any-return]
+        except KeyError:
+            with self._making:
+                if name not in self._parts:
+                    self._parts[name] = make(self)
+                return self._parts[name]  # type: ignore[no-any-return]
+
+    def _work(
+        self, future: Future[T], work: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        try:
+            with self.app_context():
+                future.set_result(work(*args, **kwargs))
+        except BaseException as error:
+            self.logger.exception("background work failed: %s", getattr(work, "__qualname__", work))
+            future.set_exception(error)
+
+    def _begin_anew(self) -> None:
+        self._making = threading.RLock()
+        self._started = False
+
+
+def _is_importable(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _make_db(app: SmartService) -> Database:
+    from smartservice.db import open_database
+
+    return open_database(app.settings)
+
+
+def _make_redis(app: SmartService) -> SmartRedis:
+    from smartservice.redis import open_redis
+
+    return open_redis(app.settings)
+
+
+def _make_api(app: SmartService) -> SmartApi:
+    from smartservice.api import SmartApi
+
+    return SmartApi(app)
+
+
+def _make_metrics(app: SmartService) -> Metrics | None:
+    return health.make_metrics(app) if app.config["METRICS_PATH"] else None
+
+
+def _make_reports(app: SmartService) -> Reports:
+    from smartservice.reporting import open_reports
+
+    return open_reports(app)

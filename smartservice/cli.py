@@ -1,0 +1,124 @@
+"""What `flask` can do in a service: `config explain`, `db`, `doctor`, `debug-header`. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup, with_appcontext
+
+from smartrealm import SmartError
+from smartrealm.headers import DEBUG
+from smartservice.app import SmartService
+
+if TYPE_CHECKING:
+    from smartservice.doctor import Facts, Finding
+
+
+def service() -> SmartService:
+    """The current app, when `create_app` made it; otherwise the command ends with exit code 2."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    if isinstance(app, SmartService):
+        return app
+    raise click.UsageError("this Flask app was not made by smartservice.create_app")
+
+
+config = AppGroup("config", help="What the settings are and where each value comes from.")
+
+
+@config.command("explain")
+@click.argument("key", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def explain(key: str | None, as_json: bool) -> None:
+    """Show each setting (or KEY): its value, its type, which layer won, and every value that lost.
+
+    Exit code 2: there is no such KEY.
+    """
+    from smartconfig import render_explanations
+
+    settings = service().settings
+    try:
+        explanations = settings.explain(key)
+    except SmartError as error:
+        raise click.UsageError(error.message) from None
+    click.echo(render_explanations(explanations, as_json=as_json))
+
+
+@click.command("debug-header")
+@click.option("--minutes", default=10, show_default=True, type=click.IntRange(1, 24 * 60), help="How long it is valid.")
+@with_appcontext
+def debug_header(minutes: int) -> None:
+    """Print a header that raises each request which carries it to debug level.
+
+    Exit code 1: DEBUG_HEADER_KEY is not set.
+    """
+    from smartservice import inbound
+
+    key = service().settings.snapshot["DEBUG_HEADER_KEY"]
+    if not key:
+        raise click.ClickException("set DEBUG_HEADER_KEY first: a random text that all instances share.")
+    click.echo(f"{DEBUG}: {inbound.debug_header(key, seconds=minutes * 60, now=time.time())}")
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--no-connect", is_flag=True, help="Look at the settings only; ask no database and run no health check.")
+@with_appcontext
+def doctor(as_json: bool, no_connect: bool) -> None:
+    """Say what is wrong or risky in this service's configuration, with the arithmetic.
+
+    Exit code 1: something is wrong.
+    """
+    from smartservice.doctor import examine
+
+    findings = examine(_facts(service(), connect=not no_connect))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            _print(finding)
+    if any(finding.level == "wrong" for finding in findings):
+        sys.exit(1)
+
+
+def _print(finding: Finding) -> None:
+    colour = {"wrong": "red", "risky": "yellow", "good": "green"}[finding.level]
+    click.echo(f"{click.style(f'{finding.level:<6}', fg=colour)} {finding.topic:<9} {finding.says}")
+    if finding.advice:
+        click.echo(f"{'':17}-> {finding.advice}")
+
+
+def _facts(app: SmartService, *, connect: bool) -> Facts:
+    from smartservice.doctor import Facts
+    from smartservice.gunicorn import drain_seconds
+
+    return Facts(
+        settings=dict(app.config),
+        realm=app.realm,
+        environ=os.environ,
+        drain_seconds=drain_seconds(app.settings.snapshot),
+        max_connections=_quietly(lambda: app.db.max_connections()) if connect and app.config["DATABASE_URL"] else None,
+        health=_failing(app) if connect else None,
+        pending=tuple(app.settings.pending),
+        refused=tuple(app.settings.status.mistakes),
+    )
+
+
+def _failing(app: SmartService) -> dict[str, str]:
+    report = app.health.report("ready")
+    return {row.name: str(row.output) for row in report.rows if row.status == "fail"}
+
+
+def _quietly(ask: Callable[[], Any]) -> Any:
+    """The answer, or None where there is none: what is unreachable is told by its health check."""
+    try:
+        return ask()
+    except Exception:
+        return None

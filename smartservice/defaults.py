@@ -1,0 +1,104 @@
+"""Every setting of the framework with its default: the lowest layer. A service's config module overrides what it names.
+
+The line above a name is its description in `flask config explain` and in the reference. `Secret` values are never
+shown; a change of a `NeedsRestart` value at run time is reported as pending until the process starts anew.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from smartconfig import NeedsRestart, Secret
+
+# The name of this service in its realm; taken from the package of the config module when empty.
+SERVICE_NAME: NeedsRestart[str] = ""
+# What is running here: a version or a commit. Shown in health, logs, metrics and error reports.
+RELEASE: NeedsRestart[str] = ""
+
+# Signs cookies and sessions (Flask). There is no default: a service that uses sessions sets its own.
+SECRET_KEY: Secret[str | None] = None
+
+# Where the database is: postgresql://user@host/name or sqlite:///file.db. Empty: this service has none.
+DATABASE_URL: Secret[str] = ""
+# Connections that each worker process keeps open to the database.
+DATABASE_POOL_SIZE: NeedsRestart[int] = 5
+# Connections that each worker process may open beyond the pool for a moment.
+DATABASE_POOL_OVERFLOW: NeedsRestart[int] = 5
+# Seconds that a request waits for a free connection before it is answered 503.
+DATABASE_POOL_TIMEOUT: NeedsRestart[float] = 2.0
+# Seconds to wait for a new connection; PostgreSQL's client takes anything below 2 as 2.
+DATABASE_CONNECT_TIMEOUT: NeedsRestart[int] = 2
+# Seconds after which PostgreSQL ends a statement; 0 for no limit.
+DATABASE_STATEMENT_TIMEOUT: NeedsRestart[float] = 30.0
+# Seconds after which a pooled connection is replaced when it is next used.
+DATABASE_RECYCLE: NeedsRestart[int] = 1800
+# The directory that holds versions/ with the migrations, relative to the working directory.
+MIGRATIONS_DIRECTORY: NeedsRestart[str] = "migrations"
+
+# Where Redis is: redis://host:6379/0. Empty: this service has none.
+REDIS_URL: Secret[str] = ""
+# Seconds that one Redis command may take.
+REDIS_TIMEOUT: NeedsRestart[float] = 0.5
+# Seconds to wait for a new connection to Redis.
+REDIS_CONNECT_TIMEOUT: NeedsRestart[float] = 0.5
+# Connections that each worker process may hold to Redis.
+REDIS_MAX_CONNECTIONS: NeedsRestart[int] = 50
+
+# The lowest level that is logged.
+LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+# json (one object a line), text (for people), or auto: text in a terminal, json elsewhere.
+LOG_FORMAT: NeedsRestart[Literal["auto", "json", "text"]] = "auto"
+# Signs the Smart-Debug header, which raises one request to debug level. Empty: the header is ignored.
+DEBUG_HEADER_KEY: Secret[str] = ""
+
+# The project's Bugsnag key. Empty: error reports are printed in the local realm and dropped elsewhere.
+BUGSNAG_API_KEY: Secret[str] = ""
+# Where error reports are sent, when not to Bugsnag itself.
+BUGSNAG_ENDPOINT: NeedsRestart[str] = ""
+# Where sessions are sent; goes together with BUGSNAG_ENDPOINT.
+BUGSNAG_SESSION_ENDPOINT: NeedsRestart[str] = ""
+
+# Where the health checks answer; empty switches the routes off.
+HEALTH_PATH: NeedsRestart[str] = "/healthcheck"
+# A bearer token that shows the details of the health checks to a caller outside of the trusted networks.
+HEALTH_TOKEN: Secret[str] = ""
+# Networks whose callers see the details of the health checks.
+HEALTH_TRUSTED_NETWORKS: NeedsRestart[list[str]] = ["127.0.0.0/8", "::1/128"]
+# Seconds between two runs of each health check.
+HEALTH_INTERVAL: NeedsRestart[float] = 5.0
+# Seconds that one health check may take.
+HEALTH_TIMEOUT: NeedsRestart[float] = 2.0
+# The share of the disk under the working directory that must be free; 0 switches the check off.
+HEALTH_DISK_FREE: NeedsRestart[float] = 0.02
+
+# Where Prometheus reads the metrics; empty switches them off.
+METRICS_PATH: NeedsRestart[str] = "/metrics"
+
+# The address that gunicorn binds.
+HOST: NeedsRestart[str] = "127.0.0.1"
+# The port that gunicorn binds.
+PORT: NeedsRestart[int] = 8000
+# Worker processes.
+WORKERS: NeedsRestart[int] = 2
+# Threads in each gthread worker process.
+THREADS: NeedsRestart[int] = 8
+# gthread (threads) or sync (one request at a time in each process).
+WORKER_CLASS: NeedsRestart[Literal["gthread", "sync"]] = "gthread"
+# Seconds that an idle connection is kept open for the next request; longer than the load balancer's own.
+KEEPALIVE_SECONDS: NeedsRestart[int] = 5
+# Seconds after which a worker that gives no sign of life is replaced; for sync also the longest request.
+WORKER_TIMEOUT_SECONDS: NeedsRestart[int] = 30
+# Requests after which a worker is replaced, with a random tenth added; 0 for never.
+WORKER_MAX_REQUESTS: NeedsRestart[int] = 0
+# Seconds between two readiness probes of the load balancer in front; for the arithmetic of the drain.
+PROBE_INTERVAL: NeedsRestart[float] = 2.0
+# Failed probes after which the load balancer takes an instance out.
+PROBE_FALL: NeedsRestart[int] = 2
+# Seconds of serving on with readiness red after SIGTERM; None for PROBE_INTERVAL x PROBE_FALL and two more.
+DRAIN_SECONDS: NeedsRestart[float | None] = None
+# Seconds that requests in flight may still take after the drain.
+GRACEFUL_SECONDS: NeedsRestart[int] = 30
+# The port on which each worker answers probes even when all its threads are busy; 0 for none.
+MANAGEMENT_PORT: NeedsRestart[int] = 0
+# Seconds of no finished request with every thread busy after which a worker counts as wedged.
+WEDGED_SECONDS: NeedsRestart[float] = 60.0

@@ -1,0 +1,114 @@
+"""The health checks of a service, attached to what it has; and the routes that answer them, and the metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, request
+
+from healthcheck import Engine, checks
+from healthcheck.flask import attach
+
+if TYPE_CHECKING:
+    from smartservice.app import SmartService
+    from smartservice.metrics import Labels, Metrics
+
+
+def make_engine(app: SmartService) -> Engine:
+    """The engine of one app, with no checks in it yet."""
+    config = app.config
+    return Engine(
+        interval=config["HEALTH_INTERVAL"],
+        timeout=config["HEALTH_TIMEOUT"],
+        redact=app.redactor.value,
+        describe=lambda: {**app.log_fields, "config_version": app.settings.snapshot.version},
+    )
+
+
+def install(app: SmartService) -> None:
+    """Check what is configured, and answer at HEALTH_PATH and METRICS_PATH."""
+    engine, config = app.health, app.config
+    engine.add_gate(
+        "ready", lambda: "this instance is draining: it is about to stop" if app.lifecycle.draining else None
+    )
+    _check_dependencies(app)
+    app.settings.on_change(["DATABASE_URL", "REDIS_URL"], lambda _old, _new: _check_dependencies(app))
+    if app.settings.status.state != "none":
+        engine.add("config", checks.config(lambda: app.settings.status), critical=False, interval=1.0)
+    if config["HEALTH_DISK_FREE"] > 0:
+        engine.add("disk", checks.disk(".", min_free_ratio=config["HEALTH_DISK_FREE"]), critical=False)
+    if config["HEALTH_PATH"]:
+        attach(
+            app,
+            engine,
+            config["HEALTH_PATH"],
+            token=lambda: app.settings.snapshot["HEALTH_TOKEN"],
+            trusted_networks=config["HEALTH_TRUSTED_NETWORKS"],
+        )
+    if config["METRICS_PATH"]:
+        app.add_url_rule(config["METRICS_PATH"], "metrics", lambda: _show_metrics(app))
+
+
+def _check_dependencies(app: SmartService) -> None:
+    """A check for the database and for Redis, from the moment at which the setting names one."""
+    snapshot, known = app.settings.snapshot, app.health.statuses()
+    if snapshot["DATABASE_URL"] and "database" not in known:
+        app.health.add("database", checks.database(lambda: app.db.engine))
+    if snapshot["REDIS_URL"] and "redis" not in known:
+        app.health.add("redis", checks.redis(lambda: app.redis))
+
+
+def _show_metrics(app: SmartService) -> Response:
+    metrics = app.metrics
+    assert metrics is not None
+    content_type, body = metrics.render(request.headers.get("Accept", ""))
+    return Response(body, content_type=content_type, headers={"Cache-Control": "no-store"})
+
+
+def make_metrics(app: SmartService) -> Metrics:
+    """The metrics of one app with the gauges of its parts: in flight, health, config version, pools."""
+    from smartservice.metrics import Metrics
+
+    metrics = Metrics(app.service, realm=app.realm, release=app.config["RELEASE"])
+    metrics.gauge("smartservice_requests_in_flight", "Requests being served now.", app.lifecycle.busy)
+    metrics.gauge(
+        "smartservice_health", "1 pass, 0.5 warn, 0 fail, by check.", lambda: _health(app), over_workers="min"
+    )
+    metrics.gauge(
+        "smartservice_config_version",
+        "The config version as a number; equal on all workers that agree.",
+        lambda: version_number(app.settings.snapshot.version),
+        over_workers="max",
+    )
+    metrics.gauge(
+        "smartservice_config_version_oldest",
+        "The lowest of the workers' config versions: other than smartservice_config_version while they differ.",
+        lambda: version_number(app.settings.snapshot.version),
+        over_workers="min",
+    )
+    metrics.gauge(
+        "smartservice_database_connections_in_use", "Database connections in use.", lambda: _pool(app, "in_use")
+    )
+    metrics.gauge("smartservice_database_connections_limit", "The most there can be.", lambda: _pool(app, "limit"))
+    return metrics
+
+
+def _health(app: SmartService) -> dict[Labels, float]:
+    worth = {"pass": 1.0, "warn": 0.5, "fail": 0.0}
+    statuses = app.health.statuses().items()
+    return {(("check", name),): worth[status] for name, status in statuses if status is not None}
+
+
+def _pool(app: SmartService, field: str) -> Any:
+    db = app.part("db")
+    return {} if db is None else float(getattr(db.pool_status(), field))
+
+
+def version_number(version: str) -> float:
+    """A config version as a number: itself when it is one, else the first 12 hexadecimal digits or a sum of its bytes."""
+    if version.isdecimal():
+        return float(version)
+    try:
+        return float(int(version[:12], 16))
+    except ValueError:
+        return float(sum(version.encode()))
