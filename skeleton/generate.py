@@ -1,0 +1,242 @@
+"""One service out of nothing, as one transaction: planned, built beside the target, proven, and put there by one rename."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from skeleton import repository
+from skeleton.environment import Installer, Requirements, cache_folder, find_uv
+from skeleton.errors import TargetExists, ToolMissing, WrongUse
+from skeleton.names import check_components, check_name, check_owner, check_port, package_of
+from skeleton.partial import Partial, sweep
+from skeleton.processes import Processes, signals_held
+from skeleton.proof import prove
+from skeleton.toolkit import Origin, find_origin, requirement, wheel_of
+
+_DEVELOPMENT = "pytest\nruff\n"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the first file is written. All values are checked."""
+
+    name: str
+    into: Path
+    owner: str
+    port: int
+    components: tuple[str, ...]
+    origin: Origin
+    uv: Path | None
+    offline: bool = False
+    verify: bool = True
+
+    @property
+    def package(self) -> str:
+        return package_of(self.name)
+
+    @property
+    def target(self) -> Path:
+        return self.into / self.name
+
+    @property
+    def values(self) -> dict[str, object]:
+        """What the template is filled with."""
+        return {
+            "name": self.name,
+            "package": self.package,
+            "owner": self.owner,
+            "port": str(self.port),
+            "management_port": str(self.port + 1000),
+            "components": ", ".join(f'"{component}"' for component in self.components),
+            "db": "db" in self.components,
+            "redis": "redis" in self.components,
+            "vendored": not self.origin.is_pinned,
+            "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+            "template_version": str(repository.TEMPLATE_VERSION),
+        }
+
+    @property
+    def runtime(self) -> str:
+        return requirement(self.origin, self.components) + "\n"
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The titles of the steps, in their order."""
+        wheel = () if self.origin.is_pinned else ("Wheel of the toolkit",)
+        proof = ("Proof: tests, lint, health",) if self.verify else ()
+        return (*wheel, "Locked requirements", "Repository", "Environment", *proof, "First commit")
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "package": self.package,
+            "target": str(self.target),
+            "owner": self.owner,
+            "port": self.port,
+            "components": list(self.components),
+            "toolkit": self.origin.describe(),
+            "installer": "uv" if self.uv else "venv and pip",
+            "offline": self.offline,
+            "verify": self.verify,
+            "steps": list(self.steps),
+            "files": repository.listed(self.values),
+        }
+
+
+class Progress(Protocol):
+    """Who is told how the work goes on."""
+
+    def begin(self, number: int, of: int, title: str) -> None: ...
+
+    def end(self, title: str, seconds: float, note: str) -> None: ...
+
+
+def plan(
+    name: str,
+    *,
+    components: tuple[str, ...] = (),
+    owner: str = "unowned",
+    port: int = 8000,
+    into: Path = Path(),
+    installer: str = "auto",
+    offline: bool = False,
+    verify: bool = True,
+    environ: Mapping[str, str] | None = None,
+) -> Plan:
+    """Check everything that can be checked without writing anything."""
+    environ = os.environ if environ is None else environ
+    name = check_name(name)
+    chosen = check_components(components)
+    owner, port = check_owner(owner), check_port(port)
+    folder = Path(os.path.abspath(into))
+    if not folder.is_dir():
+        raise WrongUse(
+            f"{folder} is no directory, so nothing can be put into it; make it first, or name another --into."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WrongUse(f"{folder} cannot be written to by this user; name another directory with --into.")
+    if os.path.lexists(folder / name):
+        raise _exists(folder / name)
+    repository.find_git(environ)
+    uv = None if installer == "pip" else find_uv(environ)
+    if installer == "uv" and uv is None:
+        raise ToolMissing("uv is not installed here; install it, or leave --installer away to use venv and pip.")
+    return Plan(name, folder, owner, port, chosen, find_origin(), uv, offline=offline, verify=verify)
+
+
+def is_port_taken(port: int) -> bool:
+    """Whether something listens on this port of this machine now."""
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def generate(wanted: Plan, progress: Progress, environ: Mapping[str, str] | None = None) -> None:
+    """Do what the plan says. Whatever happens, and whenever, the target is then absent or complete."""
+    environ = os.environ if environ is None else environ
+    processes = Processes()
+    sweep(wanted.into, wanted.name)
+    try:
+        with signals_held():
+            partial = Partial(wanted.into, wanted.name)
+    except OSError as error:
+        raise WrongUse(
+            f"{wanted.into} cannot be written to ({error.strerror}); name another directory with --into."
+        ) from None
+    try:
+        _build(wanted, partial, processes, progress, environ)
+        partial.put(wanted.target)
+    except FileExistsError:
+        raise _exists(wanted.target) from None
+    finally:
+        with signals_held():
+            processes.end_all()
+            partial.discard()
+
+
+def _build(
+    wanted: Plan, partial: Partial, processes: Processes, progress: Progress, environ: Mapping[str, str]
+) -> None:
+    steps = _Steps(wanted.steps, progress)
+    cache = _usable(cache_folder(environ), partial.path / "cache")
+    installer = Installer(processes, environ, cache, wanted.uv, offline=wanted.offline)
+    wheel = None
+    if not wanted.origin.is_pinned:
+        with steps.next():
+            wheel = wheel_of(wanted.origin, cache, installer.build_wheel)
+    requirements = Requirements(wanted.runtime, _DEVELOPMENT, wheel)
+    with steps.next():
+        locks = installer.lock(requirements)
+    with steps.next():
+        scratch = partial.path / "rendered"
+        scratch.mkdir()
+        repository.render(wanted.values, scratch, partial.tree)
+        _write(partial.tree, {**requirements.texts(), **locks}, wheel)
+    with steps.next() as note:
+        venv = partial.tree / ".venv"
+        if installer.environment(locks["requirements-dev.txt"], requirements, venv, wanted.target / ".venv"):
+            note.append("prepared")
+    if wanted.verify:
+        with steps.next():
+            prove(
+                partial.tree,
+                partial.path / "proof",
+                components=wanted.components,
+                processes=processes,
+                environ=environ,
+            )
+    with steps.next():
+        git = repository.find_git(environ)
+        repository.first_commit(git, partial.tree, f"{wanted.name}: a new service", processes, environ)
+    installer.tidy()
+
+
+def _write(folder: Path, texts: Mapping[str, str], wheel: Path | None) -> None:
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    if wheel:
+        (folder / "vendor").mkdir()
+        (folder / "vendor" / wheel.name).write_bytes(wheel.read_bytes())
+
+
+def _usable(cache: Path, otherwise: Path) -> Path:
+    """The cache, or a place that goes away with the run where the cache cannot be written."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK | os.X_OK):
+            return cache
+    except OSError:
+        pass
+    otherwise.mkdir()
+    return otherwise
+
+
+def _exists(target: Path) -> TargetExists:
+    return TargetExists(f"{target} is there already and is never touched; choose another name or another --into.")
+
+
+class _Steps:
+    """Numbers the steps and tells their seconds."""
+
+    def __init__(self, titles: tuple[str, ...], progress: Progress) -> None:
+        self._titles = titles
+        self._progress = progress
+        self._number = 0
+
+    @contextmanager
+    def next(self) -> Iterator[list[str]]:
+        title = self._titles[self._number]
+        self._number += 1
+        self._progress.begin(self._number, len(self._titles), title)
+        begun = time.monotonic()
+        note: list[str] = []
+        yield note
+        self._progress.end(title, time.monotonic() - begun, ", ".join(note))
