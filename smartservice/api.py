@@ -116,7 +116,7 @@ class SmartApi(flask_restful.Api):  # type: ignore[misc]
         """`data` in the representation that the caller prefers."""
         fallback: str | None = kwargs.pop("fallback_mediatype", None) or self.default_mediatype
         first = next(iter(self.representations))
-        if "HTTP_ACCEPT" in request.environ:
+        if request.environ.get("HTTP_ACCEPT", "*/*") != "*/*":
             chosen = request.accept_mimetypes.best_match(self.representations) or fallback
             if chosen is None and request.method in _SAFE_METHODS:
                 raise NotAcceptable(f"This resource can be had as {', '.join(self.representations)}.")

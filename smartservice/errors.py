@@ -124,8 +124,8 @@ class _Pipeline:
 
     def exception(self, error: Exception) -> Response:
         """Answer an error that says what it is; let a crash go on to Flask, which wraps it in a 500."""
-        if type(error).__module__ == "flask.debughelpers" and isinstance(error.__cause__, HTTPException):
-            return self.http_exception(error.__cause__)  # type: ignore[return-value]  # a 400 that debug mode makes a crash
+        if type(error).__module__ == "flask.debughelpers" and isinstance(error.__context__, HTTPException):
+            return self.http_exception(error.__context__)  # type: ignore[return-value]  # a 400 that debug mode makes a crash
         smart = translated(error)
         if smart is None or smart.status == 500:
             raise error
