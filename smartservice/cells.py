@@ -23,7 +23,10 @@ import mmap
 import operator
 import os
 import re
+import shutil
 import struct
+import sys
+import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -34,6 +37,7 @@ from typing import Literal, Protocol
 Key = tuple[str, ...]
 Over = Literal["sum", "min", "max"]
 
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 PAGE = 1 << 16
 _HEAD = struct.Struct("=II")
 _DEAD = "dead"
@@ -294,3 +298,59 @@ def _is_dead(pid: str, living: set[int]) -> bool:
     except OSError:
         return False
     return False
+
+
+class Shelf:
+    """The directory in which the processes of one instance keep their files; told to prometheus-client by its variable.
+
+    One is made for each gunicorn master, in memory where that is possible, and removed when it ends. What masters left
+    behind that were killed is removed by the next one: each holds a lock for as long as one of its processes lives. A
+    directory that the operator named in PROMETHEUS_MULTIPROC_DIR is emptied instead, and stays.
+    """
+
+    def __init__(self, directory: str, *, own: bool, lock: int | None = None) -> None:
+        self.directory = directory
+        self._own = own
+        self._lock = lock  # open until this process and all its children are gone
+
+    @classmethod
+    def make(cls, service: str, *, uid: int, gid: int, base: str | None = None) -> Shelf:
+        """Make the directory and set the variable. To be called before the app, and with it prometheus-client, is loaded."""
+        if "prometheus_client" in sys.modules:
+            _log.warning(
+                "prometheus_client was imported before gunicorn's settings: its own counters will not be merged"
+            )
+        named = os.environ.get(DIRECTORY_VARIABLE)
+        if named and base is None:
+            Path(named).mkdir(parents=True, exist_ok=True)
+            if "GUNICORN_PID" not in os.environ:  # not while another master hands over to this one (SIGUSR2)
+                for path in [*Path(named).glob("*.db"), *Path(named).glob("*.cells")]:
+                    path.unlink(missing_ok=True)
+            return cls(named, own=False)
+        base = base or ("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
+        prefix = f"smartservice-metrics-{os.geteuid()}-"
+        _remove_left_behind(Path(base), prefix)
+        directory = tempfile.mkdtemp(prefix=f"{prefix}{_prefix(service)}", dir=base)
+        lock = os.open(Path(directory, "owner"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (uid, gid) != (os.geteuid(), os.getegid()):
+            os.chown(directory, uid, gid)
+        os.environ[DIRECTORY_VARIABLE] = directory
+        return cls(directory, own=True, lock=lock)
+
+    def remove(self) -> None:
+        """Remove the directory, when it is this instance's own."""
+        if self._own:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _remove_left_behind(base: Path, prefix: str) -> None:
+    for path in base.glob(f"{prefix}*"):
+        try:
+            if time.time() - path.stat().st_mtime < 60:  # it may be about to be locked
+                continue
+            with (path / "owner").open("rb") as owner:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue

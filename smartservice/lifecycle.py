@@ -91,10 +91,10 @@ class Board:
     def workers(self) -> list[Worker]:
         """Every worker that has a row, those that are still starting included."""
         found = []
-        for row in range(_ROWS):
-            at = self._at(row)
-            pid, beat, busy, capacity, oldest, newest = self._numbers[at : at + _FIELDS].tolist()
-            if pid:
+        for row, used in enumerate(self._numbers[1::_FIELDS].tolist()):
+            if used:
+                at = self._at(row)
+                pid, beat, busy, capacity, oldest, newest = self._numbers[at : at + _FIELDS].tolist()
                 found.append(Worker(int(pid), beat, int(busy), int(capacity), oldest, newest))
         return found
 
@@ -182,12 +182,22 @@ class Lifecycle:
         row = self.row(capacity)
         return row.trouble(row.beat, seconds) is not None
 
-    def trouble(self, seconds: float) -> list[str]:
-        """One sentence for each worker of the instance that is wedged or silent. Empty outside of gunicorn."""
+    def not_ready(self) -> str | None:
+        """Why this instance is to get no new requests, or None: the gate of readiness."""
+        return "draining: this instance is about to stop" if self.draining else None
+
+    def not_live(self, seconds: float) -> str | None:
+        """Which workers of the instance are wedged or silent for `seconds`, or None: the gate of liveness.
+
+        Every worker answers for all of them, so that a probe sees a wedged one whichever worker it reaches. None outside
+        of gunicorn, where nobody knows how many requests can be served at once.
+        """
         board = self._own_board or _shared
+        if board is None:
+            return None
         now = self._clock()
-        found = (worker.trouble(now, seconds) for worker in (board.workers() if board is not None else ()))
-        return [sentence for sentence in found if sentence is not None]
+        found = [sentence for worker in board.workers() if (sentence := worker.trouble(now, seconds)) is not None]
+        return "; ".join(found) or None
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Call `callback()` in `close()`; the last one registered is called first."""

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from smartrealm import on_fork
-from smartservice.cells import Cells, Numbers, file_cells, memory_cells, read_all, scrape_lock
+from smartservice.cells import DIRECTORY_VARIABLE, Cells, Numbers, file_cells, memory_cells, read_all, scrape_lock
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SUM = len(BOUNDS) + 1

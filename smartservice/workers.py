@@ -1,0 +1,130 @@
+"""What a gunicorn worker does for its instance besides serving: report itself, answer probes, end well."""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from smartservice.lifecycle import Board, Lifecycle, Worker
+from smartservice.management import Answers, Listener
+
+QUICK_SECONDS = 2.0
+_REPLACED_AFTER = 1.25
+_BEATS_PER_PUBLISH = 4
+
+
+class WorkerSide:
+    """The worker's half of the hooks. Made right after the fork; `start` is called once its app is loaded."""
+
+    def __init__(
+        self,
+        worker: Any,
+        *,
+        board: Board,
+        row: int | None,
+        management: socket.socket | None,
+        wedged_seconds: float,
+        health_path: str,
+        metrics_path: str,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._worker = worker
+        self._board = board
+        self._row = row
+        self._management = management
+        self._wedged_seconds = wedged_seconds
+        self._health_path = health_path
+        self._metrics_path = metrics_path
+        self._end = end
+        self._app: Any = None
+        self._metrics: Any = None
+        self._listener: Listener | None = None
+        self._lifecycle = Lifecycle()
+        self._capacity = worker.cfg.threads if hasattr(worker, "tpool") else 1
+        self._beats = itertools.count()
+        if row is not None:
+            board.write(row, Worker(os.getpid(), 0, 0, self._capacity, 0, 0))
+
+    def start(self, app: Any) -> None:
+        """Start the app's own threads and the one that beats and answers probes."""
+        self._app = app
+        self._lifecycle = getattr(app, "lifecycle", None) or self._lifecycle
+        self._metrics = getattr(app, "metrics", None)
+        start = getattr(app, "start", None)
+        if callable(start):
+            start()
+        answers = Answers(
+            self._lifecycle,
+            health=getattr(app, "health", None),
+            metrics=getattr(self._metrics, "render", None),
+            health_path=self._health_path,
+            metrics_path=self._metrics_path,
+            wedged_seconds=self._wedged_seconds,
+        )
+        self._listener = Listener(self._management, answers, is_quick=answers.is_quick, tick=self.beat).start()
+
+    def enter(self) -> None:
+        """A thread begins a request. While draining, its answer is made the last one on its connection."""
+        if self._board.draining:
+            self._last_answers()
+        self._lifecycle.enter()
+
+    def leave(self) -> None:
+        """The thread has ended it, its answer sent."""
+        self._lifecycle.leave()
+
+    def beat(self) -> None:
+        """Write this worker's row; end the worker when it has been wedged for too long."""
+        row = self._lifecycle.row(self._capacity)
+        if self._row is not None:
+            self._board.write(self._row, row)
+        if self._metrics is not None and next(self._beats) % _BEATS_PER_PUBLISH == 0:
+            self._metrics.publish()
+        trouble = row.trouble(row.beat, self._wedged_seconds * _REPLACED_AFTER)
+        if trouble is not None:
+            self._worker.log.critical("%s; this worker ends itself and is replaced", trouble)
+            self.show_stacks()
+            closing = threading.Thread(target=self._close_app, daemon=True)
+            closing.start()
+            closing.join(QUICK_SECONDS)
+            self._end(70)
+
+    def show_stacks(self) -> None:
+        """Write to standard error what every thread is doing."""
+        try:
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        except (OSError, ValueError, AttributeError):  # standard error is closed, or is no file
+            pass
+
+    def hurry(self) -> None:
+        """End this process soon: the interpreter would wait for its request threads, however long those take."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # gunicorn's reloader: requests may finish
+        watchdog = threading.Timer(QUICK_SECONDS, self._end, (0,))
+        watchdog.daemon = True
+        watchdog.start()
+
+    def close(self) -> None:
+        """Close the listener and the app."""
+        if self._listener is not None:
+            self._listener.close()
+        self._close_app()
+
+    def _close_app(self) -> None:
+        close = getattr(self._app, "close", None)
+        if callable(close):
+            close()
+
+    def _last_answers(self) -> None:
+        """Have gunicorn say `Connection: close`; an app cannot, since gunicorn drops that header from its answers.
+
+        gthread does so when it holds as many idle connections as it may. (sync closes every connection anyway.)
+        """
+        if hasattr(self._worker, "max_keepalived"):
+            self._worker.max_keepalived = 0

@@ -1,0 +1,164 @@
+"""A small load balancer that probes its backends, and clients that send through it and count what gets lost."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+
+
+class Balancer:
+    """Forwards TCP connections in turn to the backends that are up.
+
+    A backend is asked for /healthcheck/ready every `interval` seconds. It is up after the first good answer and down
+    after `fall` bad ones (no answer is a bad one), like any balancer that trusts its probes.
+    """
+
+    def __init__(self, backends: Sequence[int], *, interval: float = 0.5, fall: int = 2) -> None:
+        self.port = 0
+        self.up: list[int] = []
+        self._backends = list(backends)
+        self._interval = interval
+        self._fall = fall
+        self._turn = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._ready = threading.Event()
+
+    def __enter__(self) -> Balancer:
+        self._thread.start()
+        assert self._ready.wait(5)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._main.cancel)
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        self._main = self._loop.create_task(self._serve())
+        try:
+            self._loop.run_until_complete(self._main)
+        except asyncio.CancelledError:
+            pass
+        rest = asyncio.all_tasks(self._loop)
+        for task in rest:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await asyncio.gather(*(self._watch(port) for port in self._backends))
+
+    async def _watch(self, port: int) -> None:
+        bad = 0
+        while True:
+            if await self._probe(port):
+                bad = 0
+                if port not in self.up:
+                    self.up.append(port)
+            else:
+                bad += 1
+                if bad >= self._fall and port in self.up:
+                    self.up.remove(port)
+            await asyncio.sleep(self._interval)
+
+    async def _probe(self, port: int) -> bool:
+        try:
+            async with asyncio.timeout(self._interval):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    writer.write(b"GET /healthcheck/ready HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
+                    return (await reader.readline()).startswith(b"HTTP/1.1 200")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if not self.up:
+                return
+            self._turn += 1
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.up[self._turn % len(self.up)])
+            await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while part := await reader.read(65536):
+            writer.write(part)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+class Load:
+    """Clients that send GET and POST on fresh and on kept connections until told to stop, and count.
+
+    A request is lost when it has no good answer, whatever the reason: this client never repeats one.
+    """
+
+    def __init__(self, port: int, *, pause: float = 0.01, path: str = "/work") -> None:
+        self.good: Counter[str] = Counter()
+        self.lost: list[str] = []
+        self._port = port
+        self._pause = pause
+        self._path = path
+        self._stop = threading.Event()
+        kinds = [(method, kept) for method in ("GET", "POST") for kept in (False, True)]
+        self._threads = [threading.Thread(target=self._send, args=kind, daemon=True) for kind in kinds]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(15)
+
+    def total(self) -> int:
+        return sum(self.good.values())
+
+    def _send(self, method: str, kept: bool) -> None:
+        connection: http.client.HTTPConnection | None = None
+        name = f"{method} {'kept' if kept else 'fresh'}"
+        while not self._stop.is_set():
+            if connection is None:
+                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+            try:
+                connection.request(method, self._path, body=b"x" * 100 if method == "POST" else None)
+                response = connection.getresponse()
+                body = response.read()
+                if response.status == 200 and body == b"done":
+                    self.good[name] += 1
+                else:
+                    self.lost.append(f"{name}: status {response.status}")
+                if response.will_close or not kept:
+                    connection.close()
+                    connection = None
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(f"{name}: {type(error).__name__} {error}")
+                connection.close()
+                connection = None
+            time.sleep(self._pause)
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,75 @@
+"""A gunicorn instance as a child of a test, with the framework's settings."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import sys
+from pathlib import Path
+
+from tests.processes import Child, free_port
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = """
+from smartservice.gunicorn import settings
+globals().update(settings({config!r}, {app!r}))
+"""
+
+
+class Instance:
+    """One service under gunicorn on a free port, ended with the `with` block."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        app: str = "tests.live.plain_app:make_app()",
+        config: str | None = None,
+        name: str = "instance",
+        management: bool = False,
+        port: int | None = None,
+        ready: str = "/healthcheck/ready",
+        **variables: object,
+    ) -> None:
+        self.port = port or free_port()
+        self.management = free_port() if management else 0
+        folder.mkdir(parents=True, exist_ok=True)
+        conf = folder / "gunicorn.conf.py"
+        conf.write_text(CONFIGURATION.format(config=config, app=app))
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("PROMETHEUS", "GUNICORN"))}
+        env |= {"PORT": str(self.port), "MANAGEMENT_PORT": str(self.management), "PYTHONPATH": str(ROOT)}
+        env |= {key: str(value) for key, value in variables.items()}
+        command = [sys.executable, "-m", "gunicorn", "-c", conf]
+        self.child = Child(command, output=folder / f"{name}.log", env=env, cwd=folder)
+        if ready:
+            self.child.wait_ready(lambda: self.status(ready) == 200)
+
+    def get(self, path: str, *, port: int | None = None, timeout: float = 10.0) -> tuple[int, str]:
+        """Status and body of a GET on a fresh connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def status(self, path: str, *, port: int | None = None, timeout: float = 10.0) -> int:
+        """The status of a GET; 0 when there was no answer."""
+        try:
+            return self.get(path, port=port, timeout=timeout)[0]
+        except (OSError, http.client.HTTPException):
+            return 0
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics by their name with labels, as in the text format."""
+        body = self.get("/metrics")[1]
+        found = re.findall(r"^([^#\s]\S*(?: \S+)*?) (\S+)$", body, re.MULTILINE)
+        return {name: float(value) for name, value in found}
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.child.stop(5)
