@@ -196,6 +196,7 @@ class BugsnagSink:
                     delivery=_Delivery(self._outbox),
                     auto_notify=False,
                     auto_capture_sessions=False,
+                    send_code=False,  # lines of source may hold anything; the release says where to find them
                     ignore_classes=[],
                     params_filters=[],  # its filters match parts of names and skip lists; ours see the whole payload
                     enabled_breadcrumb_types=[bugsnag.BreadcrumbType.MANUAL],

@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 from urllib.parse import quote
 
 from flask import request
@@ -18,8 +18,6 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from smartrealm.errors import BadRequest, ValidationFailed
 from smartrealm.redaction import is_secret_name, redact_text
-
-R = TypeVar("R")
 
 _LISTS = (list, set, frozenset, tuple, collections.abc.Sequence, collections.abc.Set, collections.abc.Iterable)
 _TELLS_NOTHING = "This value is not accepted."
@@ -49,7 +47,7 @@ class Validated:
         return _Checker(self.query)
 
 
-def validated(*, body: Any = None, query: Any = None) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def validated(*, body: Any = None, query: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Check the request and hand the view what it says: `body=` and `query=` as instances of these models.
 
         @validated(body=TeamIn, query=Page)
@@ -61,9 +59,9 @@ def validated(*, body: Any = None, query: Any = None) -> Callable[[Callable[...,
     """
     wanted = Validated(body, query)
 
-    def decorate(view: Callable[..., R]) -> Callable[..., R]:
+    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
-        def checked(*args: Any, **kwargs: Any) -> R:
+        def checked(*args: Any, **kwargs: Any) -> Any:
             kwargs.update(_read(wanted))
             answer = view(*args, **kwargs)
             return answer if args and isinstance(args[0], View) else _for_flask(answer)

@@ -81,7 +81,7 @@ def make_app(*, debug: bool = False, testing: bool = False, report: Any = None) 
         abort(status, description=f"about {SECRET} and postgresql://a:{SECRET}@b" if status >= 500 else None)
 
     @app.get("/restful/<int:status>")
-    def abort_restful(status: int) -> None:
+    def abort_restful(status: int) -> Any:
         flask_restful.abort(status, message="Taken.", key="value", status="forged")
 
     @app.get("/raise/<name>")
