@@ -28,6 +28,10 @@ from skeleton.processes import Failed, Processes, clean_environment
 Command = Sequence[str | Path]
 
 OLDEST_PYTHON = "3.11"
+LOCKS = ("requirements.txt", "requirements-dev.txt")
+_FRESH_SECONDS = 600.0
+"""A lock younger than this is taken again: uv and pip believe an index's answer for as long."""
+_RESOLVING = "Resolving the requirements"
 _KEEP_SECONDS = 30 * 86400
 _KEEP_MOST = 8
 _NEVER_IMPORTED = (
@@ -94,8 +98,9 @@ class Installer:
 
     def lock(self, wanted: Requirements) -> dict[str, str]:
         """requirements.txt and requirements-dev.txt: every version pinned, every file with its hash, no index named."""
-        shelf = self.cache / "locks" / _key(json.dumps(wanted.texts()), _digest(wanted.wheel), self.name)
-        if self.offline:
+        asked = (json.dumps(wanted.texts()), _digest(wanted.wheel), self.name, self._indexes())
+        shelf = self.cache / "locks" / _key(*asked)
+        if self.offline or _age(shelf / LOCKS[-1]) < _FRESH_SECONDS:
             return self._kept_lock(shelf)
         shelf.parent.mkdir(parents=True, exist_ok=True)
         with Partial(shelf.parent, "lock") as partial:
@@ -105,7 +110,7 @@ class Installer:
             else:
                 self._lock_with_pip(partial.tree)
             locks = {}
-            for name in ("requirements.txt", "requirements-dev.txt"):
+            for name in LOCKS:
                 path = partial.tree / name
                 locks[name] = _lock_head(name, universal=bool(self.uv)) + wanted.head + path.read_text()
                 path.write_text(locks[name])
@@ -153,14 +158,17 @@ class Installer:
     # -- locks -------------------------------------------------------------------------------------------------
 
     def _lock_with_uv(self, folder: Path) -> None:
+        """Both locks at once, and the second again where it took another version of something than the first."""
         assert self.uv is not None
         command: Command = [self.uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header"]
         command = [*command, "--no-emit-index-url", "--no-emit-find-links", "--python", self.python]
         command = [*command, "--python-version", OLDEST_PYTHON, *self._no_index]
-        what = "Resolving the requirements"
-        self._run([*command, "requirements.in", "--output-file", "requirements.txt"], cwd=folder, what=what)
-        same = ["--constraints", "requirements.txt"]
-        self._run([*command, *same, "requirements-dev.in", "--output-file", "requirements-dev.txt"], folder, what=what)
+        runtime: Command = [*command, "requirements.in", "--output-file", "requirements.txt"]
+        development: Command = [*command, "requirements-dev.in", "--output-file", "requirements-dev.txt"]
+        self._run(runtime, development, cwd=folder, what=_RESOLVING)
+        pins, more = (_pinned((folder / name).read_text()) for name in LOCKS)
+        if not pins <= more:
+            self._run([*development, "--constraints", "requirements.txt"], cwd=folder, what=_RESOLVING)
 
     def _lock_with_pip(self, folder: Path) -> None:
         command: Command = [self.python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
@@ -168,15 +176,32 @@ class Installer:
         for name in ("requirements", "requirements-dev"):
             report = f"{name}.json"
             asked = ["--requirement", f"{name}.in", *more, "--report", report]
-            self._run([*command, *asked], cwd=folder, what="Resolving the requirements")
+            self._run([*command, *asked], cwd=folder, what=_RESOLVING)
             pins, lock = pins_of(json.loads((folder / report).read_text()))
             (folder / f"{name}.pins").write_text(pins)
             (folder / f"{name}.txt").write_text(lock)
             more = ["--constraint", f"{name}.pins"]
 
+    def _indexes(self) -> str:
+        """Which indexes are asked, for the key of a lock."""
+        wanted = (
+            "UV_INDEX",
+            "UV_DEFAULT",
+            "UV_EXTRA",
+            "UV_FIND",
+            "UV_NO_INDEX",
+            "UV_CONFIG",
+            "UV_PRERELEASE",
+            "UV_EXCLUDE",
+        )
+        named = {name: value for name, value in self._env.items() if name.startswith(wanted)}
+        pip = indexes.pip_settings(self.environ)
+        named.update({name: pip.get(name, "") for name in ("index-url", "extra-index-url", "find-links", "no-index")})
+        return json.dumps(named, sort_keys=True)
+
     def _kept_lock(self, shelf: Path) -> dict[str, str]:
         try:
-            locks = {name: (shelf / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")}
+            locks = {name: (shelf / name).read_text() for name in LOCKS}
         except OSError:
             raise InstallFailed(
                 "--offline can repeat only what was generated here before, and nothing like this was: run it once without "
@@ -247,9 +272,11 @@ class Installer:
             return self._no_index
         return ["--offline"] if self.uv else ["--no-index"]
 
-    def _run(self, command: Command, cwd: Path, what: str) -> None:
+    def _run(self, *commands: Command, cwd: Path, what: str) -> None:
+        """Run these at the same time, to their ends."""
         try:
-            self.processes.run(command, cwd=cwd, env=self._env)
+            started = [self.processes.start(command, cwd=cwd, env=self._env) for command in commands]
+            self.processes.wait_all(started)
         except Failed as failed:
             output = indexes.without_credentials(failed.output)
             hint = "; --offline uses only what is cached" if self.offline else ""
@@ -360,6 +387,19 @@ def _place(source: str, target: str, old: bytes, new: bytes) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; endless when there is none."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _pinned(lock: str) -> set[str]:
+    """The `name==version` of each line of a lock."""
+    return {line.split()[0] for line in lock.splitlines() if "==" in line and line[0].isalnum()}
 
 
 def _digest(path: Path | None) -> str:

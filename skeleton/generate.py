@@ -153,7 +153,8 @@ def generate(wanted: Plan, progress: Progress, environ: Mapping[str, str] | None
         ) from None
     try:
         _build(wanted, partial, processes, progress, environ)
-        partial.put(wanted.target)
+        with signals_held():
+            partial.put(wanted.target)
     except FileExistsError:
         raise _exists(wanted.target) from None
     finally:
@@ -184,6 +185,7 @@ def _build(
         venv = partial.tree / ".venv"
         if installer.environment(locks["requirements-dev.txt"], requirements, venv, wanted.target / ".venv"):
             note.append("prepared")
+        (venv / "ready").touch()  # What `make setup` looks at.
     if wanted.verify:
         with steps.next():
             prove(

@@ -32,7 +32,7 @@ class Partial:
         try:
             _lock(self._owner)
             os.write(self._owner, f"{os.getpid()} {started(os.getpid())}\n".encode())
-            self.tree.mkdir(mode=0o755)
+            self.tree.mkdir()
         except BaseException:
             self.discard()
             raise

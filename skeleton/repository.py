@@ -37,8 +37,10 @@ def render(values: Mapping[str, object], scratch: Path, target: Path) -> None:
                 _remove(Path(made) / path.replace("[package]", str(values["package"])))
     for folder in list(Path(made).rglob("__pycache__")):  # pip compiles what looks like Python, templates too.
         shutil.rmtree(folder)
+    mode = target.stat().st_mode
     os.rmdir(target)
     os.rename(made, target)
+    target.chmod(mode)
 
 
 def _remove(path: Path) -> None:

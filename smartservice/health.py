@@ -53,9 +53,16 @@ def _check_dependencies(app: SmartService) -> None:
     """A check for the database and for Redis, from the moment at which the setting names one."""
     snapshot, known = app.settings.snapshot, app.health.statuses()
     if snapshot["DATABASE_URL"] and "database" not in known:
-        app.health.add("database", checks.database(lambda: app.db.engine))
+        app.health.add("database", checks.database(lambda: _reading_engine(app)))
     if snapshot["REDIS_URL"] and "redis" not in known:
         app.health.add("redis", checks.redis(lambda: app.redis))
+
+
+def _reading_engine(app: SmartService) -> Any:
+    """The engine for the health check: on SQLite a plain transaction would wait for whoever writes."""
+    from smartservice.engines import READ_ONLY
+
+    return app.db.engine.execution_options(**READ_ONLY)
 
 
 def _show_metrics(app: SmartService) -> Response:
