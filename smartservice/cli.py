@@ -6,9 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from flask import current_app
@@ -104,7 +103,7 @@ def _facts(app: SmartService, *, connect: bool) -> Facts:
         realm=app.realm,
         environ=os.environ,
         drain_seconds=drain_seconds(app.settings.snapshot),
-        max_connections=_quietly(lambda: app.db.max_connections()) if connect and app.config["DATABASE_URL"] else None,
+        max_connections=_max_connections(app) if connect else None,
         health=_failing(app) if connect else None,
         pending=tuple(app.settings.pending),
         refused=tuple(app.settings.status.mistakes),
@@ -116,9 +115,17 @@ def _failing(app: SmartService) -> dict[str, str]:
     return {row.name: str(row.output) for row in report.rows if row.status == "fail"}
 
 
-def _quietly(ask: Callable[[], Any]) -> Any:
-    """The answer, or None where there is none: what is unreachable is told by its health check."""
+def _max_connections(app: SmartService) -> int | None:
+    """What the PostgreSQL server takes; None where there is none, or it is away: its health check tells that."""
+    if not app.config["DATABASE_URL"]:
+        return None
+    from sqlalchemy import text
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
-        return ask()
-    except Exception:
+        with app.db.engine.connect() as connection:
+            if connection.dialect.name != "postgresql":
+                return None
+            return int(connection.execute(text("SHOW max_connections")).scalar_one())
+    except SQLAlchemyError:
         return None

@@ -94,7 +94,7 @@ WORKER_MAX_REQUESTS: NeedsRestart[int] = 0
 PROBE_INTERVAL: NeedsRestart[float] = 2.0
 # Failed probes after which the load balancer takes an instance out.
 PROBE_FALL: NeedsRestart[int] = 2
-# Seconds of serving on with readiness red after SIGTERM; None for PROBE_INTERVAL x PROBE_FALL and two more.
+# Seconds of serving on with readiness red after SIGTERM (Ctrl-C stops at once); None for PROBE_INTERVAL x PROBE_FALL and 2 more.
 DRAIN_SECONDS: NeedsRestart[float | None] = None
 # Seconds that requests in flight may still take after the drain.
 GRACEFUL_SECONDS: NeedsRestart[int] = 30

@@ -68,21 +68,17 @@ def from_values(
     *,
     service: str = "smartservice",
     app: str | None = None,
-    local: bool = False,
     reload: bool = False,
 ) -> dict[str, Any]:
-    """gunicorn's settings from a mapping of ours. `local`: no drain unless asked for. `reload`: for development.
+    """gunicorn's settings from a mapping of ours. `reload`: for development, with no drain.
 
     Raises ConfigurationError with every mistake.
     """
     _check(values)
     sync = values["WORKER_CLASS"] == "sync"
-    drain = values["DRAIN_SECONDS"]
-    if drain is None:
-        drain = 0.0 if local else values["PROBE_INTERVAL"] * values["PROBE_FALL"] + DRAIN_MARGIN_SECONDS
     options = Options(
         service=service,
-        drain_seconds=0.0 if reload else float(drain),
+        drain_seconds=0.0 if reload else drain_seconds(values),
         graceful_seconds=values["GRACEFUL_SECONDS"],
         management_host=values["HOST"],
         management_port=values["MANAGEMENT_PORT"],
@@ -117,6 +113,13 @@ def from_values(
     return found
 
 
+def drain_seconds(values: Mapping[str, Any]) -> float:
+    """How long an instance serves on after SIGTERM: DRAIN_SECONDS, or what the probes of the load balancer need."""
+    if values["DRAIN_SECONDS"] is not None:
+        return float(values["DRAIN_SECONDS"])
+    return float(values["PROBE_INTERVAL"] * values["PROBE_FALL"] + DRAIN_MARGIN_SECONDS)
+
+
 def _settings(config: str | None, app: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
     from smartservice.config import load_settings
 
@@ -126,7 +129,6 @@ def _settings(config: str | None, app: str | None, environ: Mapping[str, str]) -
             loaded.snapshot,
             service=str(loaded.service),
             app=app,
-            local=str(loaded.realm) == "local",
             reload=environ.get("RELOAD", "").lower() in ("1", "true", "yes", "on"),
         )
     finally:

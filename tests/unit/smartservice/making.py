@@ -1,0 +1,28 @@
+"""Apps for tests: made in an environment of their own, closed at the end of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smartservice import SmartService, create_app
+
+Make = Callable[..., SmartService]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """`make(environ={...}, SETTING=value)`: an app of the sample service in the realm `testing`."""
+    apps: list[SmartService] = []
+
+    def make_one(*, environ: dict[str, str] | None = None, **options: Any) -> SmartService:
+        environ = {"REALM": "testing", "STATE_DIR": str(tmp_path / "state"), **(environ or {})}
+        apps.append(create_app("tests.unit.smartservice.sample", environ=environ, **options))
+        return apps[-1]
+
+    yield make_one
+    for app in apps:
+        app.close()

@@ -1,0 +1,80 @@
+"""What `flask` can do in a service."""
+
+from __future__ import annotations
+
+import json
+
+from click.testing import Result
+from flask import Flask
+
+from smartservice import cli, inbound
+from smartservice.app import SmartService
+from tests.unit.smartservice.making import Make, make
+
+__all__ = ["make"]
+
+
+def run(app: Flask, command: object, *words: str) -> Result:
+    return app.test_cli_runner().invoke(command, words)
+
+
+def test_explain_says_where_a_value_comes_from(make: Make) -> None:
+    """Value, winner and the overridden loser of one key, for people and for programs."""
+    app = make(environ={"PAGE_SIZE": "5"})
+    shown = run(app, cli.config, "explain", "PAGE_SIZE")
+    assert shown.exit_code == 0
+    assert "5" in shown.output
+    assert "environment" in shown.output
+    assert "20" in shown.output
+    (explained,) = json.loads(run(app, cli.config, "explain", "PAGE_SIZE", "--json").output)
+    assert explained["value"] == 5
+
+
+def test_explain_of_an_unknown_key_proposes_a_known_one(make: Make) -> None:
+    """A typing mistake costs one more call, not a search: exit code 2."""
+    shown = run(make(), cli.config, "explain", "PAGE_SIZ")
+    assert shown.exit_code == 2
+    assert "PAGE_SIZE" in shown.output
+
+
+def test_explain_masks_secrets(make: Make) -> None:
+    """Everything explained, nothing given away."""
+    app = make(PARTNER_TOKEN="planted-one", DATABASE_URL="postgresql://u:planted2@h/d")
+    for words in (["explain"], ["explain", "--json"]):
+        assert "planted" not in run(app, cli.config, *words).output
+
+
+def test_doctor_ends_with_1_when_something_is_wrong(make: Make) -> None:
+    """A deploy script can stop at the doctor's word."""
+    good = run(make(), cli.doctor, "--no-connect")
+    assert good.exit_code == 0
+    bad = run(make(DEBUG=True), cli.doctor, "--json")
+    assert bad.exit_code == 1
+    assert json.loads(bad.output)[0]["topic"] == "exposure"
+
+
+def test_doctor_asks_the_health_checks(make: Make) -> None:
+    """A database that is away is named with its check."""
+    app = make(DATABASE_URL="postgresql://u@127.0.0.1:1/d")
+    shown = run(app, cli.doctor)
+    assert shown.exit_code == 1
+    assert "database" in shown.output
+
+
+def test_debug_header_makes_a_header_that_works(make: Make) -> None:
+    """The printed line can be given to curl -H; without the key the command says what to set."""
+    shown = run(make(DEBUG_HEADER_KEY="k"), cli.debug_header, "--minutes", "1")
+    name, _, value = shown.output.strip().partition(": ")
+    assert name == "Smart-Debug"
+    assert inbound.is_debug_header(value, "k", now=0)
+    refused = run(make(), cli.debug_header)
+    assert refused.exit_code == 1
+    assert "DEBUG_HEADER_KEY" in refused.output
+
+
+def test_a_plain_flask_app_is_refused() -> None:
+    """The commands are installed for every Flask app; on one that is not ours they say so."""
+    shown = run(Flask("plain"), cli.doctor)
+    assert shown.exit_code == 2
+    assert "create_app" in shown.output
+    assert not isinstance(Flask("plain"), SmartService)
