@@ -65,7 +65,7 @@ class Misfit(Exception):
         said = [
             f"{place}: {message}" if place and not secret else message
             for place, kind, message in self.details
-            if not secret or kind in _SAFE_FOR_SECRETS
+            if (place or not kind.endswith(("_type", "_parsing"))) and (not secret or kind in _SAFE_FOR_SECRETS)
         ]
         return "; ".join(said) or self.expected
 

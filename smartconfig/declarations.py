@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 from smartconfig.marks import NEEDS_RESTART, SECRET, Mark
-from smartrealm import ConfigurationError
+from smartrealm import ConfigurationError, redact_text
 from smartrealm.redaction import is_secret_name
 
 
@@ -20,6 +20,9 @@ class _Missing:
     def __repr__(self) -> str:
         return "<no default>"
 
+
+_BARE_FINAL = (Final, "Final", "typing.Final")
+"""They say nothing about the type, and `typing.get_type_hints` refuses the written ones."""
 
 MISSING: Final = _Missing()
 """The default of a setting that is only annotated: somebody has to give its value."""
@@ -81,7 +84,9 @@ def find_module(module: str | ModuleType) -> ModuleType:
             f"Importing {module} failed: it needs {error.name}, which is not installed."
         ) from error
     except Exception as error:
-        raise ConfigurationError(f"Importing {module} failed with {type(error).__name__}.") from error
+        raise ConfigurationError(
+            f"Importing {module} failed with {type(error).__name__}: {redact_text(str(error))}"
+        ) from error
 
 
 def declare(modules: Sequence[ModuleType]) -> Declarations:
@@ -135,7 +140,8 @@ def _with_hint(declaration: Declaration) -> Declaration:
 
 
 def _hints(module: ModuleType, mistakes: list[str]) -> dict[str, Any]:
-    written = {key: hint for key, hint in vars(module).get("__annotations__", {}).items() if is_key(key)}
+    everything = vars(module).get("__annotations__", {})
+    written = {key: hint for key, hint in everything.items() if is_key(key) and hint not in _BARE_FINAL}
     try:
         return _resolved(module, written)
     except Exception:
@@ -157,8 +163,6 @@ def _resolved(module: ModuleType, written: Mapping[str, Any]) -> dict[str, Any]:
 
 def unmarked(hint: Any) -> tuple[Any, frozenset[Mark]]:
     """The type without `Final` and our marks on the outside, and every mark found anywhere in it."""
-    if hint is Final:
-        return MISSING, frozenset()
     if get_origin(hint) is Final:
         return unmarked(get_args(hint)[0])
     if get_origin(hint) is Annotated:

@@ -9,6 +9,7 @@ import re
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from types import ModuleType
 
 _FOR_TOOLS = re.compile(r"#\s*(?:noqa|(?:type|fmt|pragma|pyright|mypy|ruff|isort|pylint):).*")
@@ -45,7 +46,7 @@ def _comments(source: str) -> Iterator[tuple[int, tuple[str, bool]]]:
 
 def _read(body: Iterable[ast.stmt], comments: dict[int, tuple[str, bool]], found: dict[str, str]) -> None:
     statements = list(body)
-    for statement, following in zip(statements, [*statements[1:], None], strict=True):
+    for statement, following in zip_longest(statements, statements[1:]):
         for nested in ("body", "orelse", "finalbody"):
             if isinstance(statement, ast.If | ast.Try | ast.With):
                 _read(getattr(statement, nested, ()), comments, found)

@@ -9,7 +9,7 @@ from typing import Any
 from smartconfig.conversion import type_name
 from smartconfig.declarations import Declarations
 from smartconfig.layers import Setting
-from smartconfig.shown import display, one_line
+from smartconfig.shown import display, one_line, printable
 
 LONGEST_IN_TABLE = 60
 
@@ -116,8 +116,8 @@ def _block(item: Explanation) -> str:
     lines.append(f"  from         {item.winner}")
     lines += [f"  overrode     {_text(lost.value, item.secret)} from {lost.origin}" for lost in item.losers]
     if item.author:
-        lines.append(f"  author       {item.author}")
-    lines.append(f"  version      {item.version}")
+        lines.append(f"  author       {printable(item.author)}")
+    lines.append(f"  version      {printable(item.version)}")
     if item.needs_restart:
         waiting = f": {_text(item.pending, item.secret)} waits for one" if item.pending is not None else ""
         lines.append(f"  restart      a change needs a restart{waiting}")

@@ -12,8 +12,8 @@ from typing import Any
 
 from smartconfig.conversion import Misfit, convert, describe
 from smartconfig.declarations import Declaration, Declarations, is_key
-from smartconfig.shown import secret_texts, shown, told
-from smartconfig.sources import EVERY_SERVICE, READER, Overrides
+from smartconfig.shown import printable, secret_texts, shown, told
+from smartconfig.sources import EVERY_SERVICE, READER, Override, Overrides
 from smartrealm import redact_text
 
 DEFAULT, SOURCE, ENVIRONMENT, EXPLICIT = "default", "source", "environment", "explicit"
@@ -137,20 +137,24 @@ def _add_overrides(
     own = [entry for entry in overrides.entries if entry.scope in (READER, inputs.service)]
     for entry in [entry for entry in overrides.entries if entry.scope == EVERY_SERVICE] + own:
         scoped = entry.scope != EVERY_SERVICE
-        origin = (
-            source
-            + (f", scope {entry.scope}" if entry.scope else "")
-            + (f", by {entry.author}" if entry.author else "")
-        )
+        origin = _origin(source, entry)
         if (scoped, entry.key) in given:
-            mistakes.append(Mistake(SOURCE, f"{entry.key} is given twice: {given[scoped, entry.key]}, and {origin}."))
+            sentence = f"{printable(entry.key)} is given twice: {given[scoped, entry.key]}, and {origin}."
+            mistakes.append(Mistake(SOURCE, sentence))
         given[scoped, entry.key] = origin
         if entry.key in stacks:
             stacks[entry.key].append(Layered(SOURCE, origin, entry.value, entry.secret, entry.author))
         elif scoped:
             name = inputs.declarations.name
             hint = _did_you_mean(entry.key, stacks)
-            mistakes.append(Mistake(SOURCE, f"{entry.key} ({origin}): {name} declares no such setting{hint}"))
+            mistakes.append(
+                Mistake(SOURCE, f"{printable(entry.key)} ({origin}): {name} declares no such setting{hint}")
+            )
+
+
+def _origin(source: str, entry: Override) -> str:
+    parts = [source, f"scope {entry.scope}" if entry.scope else "", f"by {entry.author}" if entry.author else ""]
+    return printable(", ".join(part for part in parts if part))
 
 
 def _unknown_explicit(key: str, inputs: Inputs) -> str:

@@ -56,7 +56,13 @@ def shown(value: Any, *, secret: bool) -> str:
 
 def one_line(displayed: Any) -> str:
     """JSON text of what `display` gave, with everything escaped that a terminal would act on."""
-    text = json.dumps(displayed, ensure_ascii=False, default=str)
+    return printable(json.dumps(displayed, ensure_ascii=False, default=str))
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that would end a line or move a cursor."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
