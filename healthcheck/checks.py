@@ -105,8 +105,8 @@ def http(url: str, timeout: float = 1.5) -> Check:
     return _dependency(check)
 
 
-def config(get_status: Callable[[], Any], max_age: float = 300.0) -> Check:
-    """Warns when the settings are older than `max_age` seconds, when an update was refused, or when one waits for a restart.
+def config(get_status: Callable[[], Any]) -> Check:
+    """Warns when the source of settings is stale, missing or refused, and when a changed setting waits for a restart.
 
     Never fails: the last good snapshot serves on. `get_status()` gives what `smartconfig.Settings.status` is: `state`,
     `version`, `age_seconds`, `mistakes` and `pending`.
@@ -114,15 +114,14 @@ def config(get_status: Callable[[], Any], max_age: float = 300.0) -> Check:
 
     def check() -> Result:
         status = get_status()
-        mistakes, pending = list(status.mistakes or ()), sorted(status.pending or ())
-        known: dict[str, Any] = {"state": str(status.state), "version": str(status.version)}
-        if mistakes:
-            return Result("warn", {**known, "refused": [str(mistake) for mistake in mistakes]})
-        if pending:
-            return Result("warn", {**known, "waiting_for_restart": [str(key) for key in pending]})
-        age = status.age_seconds
-        if age is not None and age > max_age:
-            return Result("warn", {**known, "age_seconds": round(age, 1)})
-        return Result("pass", known)
+        told: dict[str, Any] = {"state": str(status.state), "version": str(status.version)}
+        if status.age_seconds is not None:
+            told["age_seconds"] = round(status.age_seconds, 1)
+        if status.mistakes:
+            told["mistakes"] = [str(mistake) for mistake in status.mistakes]
+        if status.pending:
+            told["waiting_for_restart"] = sorted(str(key) for key in status.pending)
+        in_order = status.state in ("none", "fresh") and not status.mistakes and not status.pending
+        return Result("pass" if in_order else "warn", told)
 
     return _dependency(check)

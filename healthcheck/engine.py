@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from healthcheck.answer import Answer, Kind, negotiate, not_found, present
@@ -188,7 +189,7 @@ class Engine:
         probes = self._wanted(tuple(self._probes.values()))
         for probe in probes:
             if probe.next_event() <= now:
-                self._advance(probe, now)
+                self._advance(probe, now, probe.due_at)
         self._latch_startup()
         following = min((probe.next_event() for probe in probes), default=now + 60.0)
         return min(max(following - self._clock(), _SHORTEST_PAUSE), 60.0)
@@ -212,12 +213,12 @@ class Engine:
             return probes
         return tuple(probe for probe in probes if probe.terms.groups != ("startup",))
 
-    def _advance(self, probe: Probe, now: float) -> Run | None:
+    def _advance(self, probe: Probe, now: float, due_at: Callable[[], float]) -> Run | None:
         """Whatever `probe` needs now: a run begun, a deadline noted. Gives the run that a poll may wait for."""
         with self._lock:
-            if self._closed:
-                return None
             run = probe.run
+            if self._closed or (run is None and due_at() > now):  # another thread was faster
+                return None
             if run is not None and not run.late and now < run.deadline:
                 return run
             if run is None:
@@ -340,8 +341,8 @@ class Engine:
         about = self._about() if detailed else {}
         answer = present(report, kind, detailed=detailed, about=about, transitions=self.transitions)
         scheduled = self.scheduled
-        until = min((probe.stale_at(scheduled=scheduled) for probe in self._wanted(probes)), default=float("inf"))
-        self._answers[key] = _Cached(answer, generation, until, reasons)
+        stale = (probe.stale_at(scheduled=scheduled) for probe in self._wanted(probes))
+        self._answers[key] = _Cached(answer, generation, min([self._clock() + self._interval, *stale]), reasons)
         return answer
 
     def _probes_of(self, group: str | None, check: str | None) -> tuple[Probe, ...]:
@@ -363,8 +364,11 @@ class Engine:
         if self._closed:
             return
         now, scheduled = self._clock(), self.scheduled
-        stale = [probe for probe in self._wanted(probes) if probe.stale_at(scheduled=scheduled) <= now]
-        runs = [(probe, run) for probe in stale if (run := self._advance(probe, now)) is not None]
+        runs: list[tuple[Probe, Run]] = []
+        for probe in self._wanted(probes):
+            stale_at = partial(probe.stale_at, scheduled=scheduled)
+            if stale_at() <= now and (run := self._advance(probe, now, stale_at)) is not None:
+                runs.append((probe, run))
         for probe, run in runs:
             if run.flight is not None and not run.flight.wait(max(run.deadline - self._clock(), 0.0)):
                 self._miss(probe, run)

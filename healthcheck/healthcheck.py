@@ -173,7 +173,9 @@ class HealthCheck:
     def _ask(self, checker: Check) -> tuple[Any, Any]:
         try:
             passed, output = self._limited(checker) if self.error_timeout > 0 else checker()
-        except (Exception, SystemExit, GeneratorExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit in a check must not end the request
             self._logger().exception(redact_text(str(error)))
             return self._excuse(checker, error)
         return passed, output
@@ -224,7 +226,8 @@ class HealthCheck:
 
     def _results(self, checkers: list[Check]) -> list[Row]:
         """A row for each check; those that are due run together, the first of them in this thread."""
-        due = [checker for checker in checkers if self._cached(checker) is None] if self.in_parallel else []
+        once = {_key(checker): checker for checker in checkers} if self.in_parallel else {}
+        due = [checker for checker in once.values() if self._cached(checker) is None]
         helpers = [(checker, _in_own_thread(lambda checker=checker: self._row(checker))) for checker in due[1:]]  # type: ignore[misc]
         flights: list[tuple[Check, Flight[Row]]] = []
         for checker, flight in helpers:
@@ -235,7 +238,10 @@ class HealthCheck:
         rows: dict[Hashable, Row] = {_key(checker): self._row(checker) for checker in due[:1]}
         for checker, flight in flights:
             flight.wait()
-            rows[_key(checker)] = flight.result()
+            try:
+                rows[_key(checker)] = flight.result()
+            except BaseException:  # not the check's doing (it is contained): a teardown of the app context
+                self._logger().exception("the helper thread of a health check failed")
         return [rows[_key(checker)] if _key(checker) in rows else self._row(checker) for checker in checkers]
 
     def _cached(self, checker: Check) -> Row | None:
