@@ -305,7 +305,11 @@ class Hooks:
         """First SIGTERM: drain, and come back here by an alarm. Second one, or nothing to drain: stop."""
         assert _instance is not None
         board, seconds = _instance.board, self._options.drain_seconds
-        if _instance.drain_until is None and seconds > 0 and any(worker.is_ready() for worker in board.workers()):
+        if not any(worker.is_ready() for worker in board.workers()):
+            server.log.info("stopping at once: no worker has begun to serve")
+            server.stop(False)  # as gunicorn does for SIGINT; on SIGTERM a worker would first finish loading the app
+            raise StopIteration
+        if _instance.drain_until is None and seconds > 0:
             _instance.drain_until = time.monotonic() + seconds
             board.begin_draining()
             server.log.info("draining: readiness is red, serving on for %g s (a second SIGTERM ends that)", seconds)

@@ -48,6 +48,7 @@ class WorkerSide:
         self._lifecycle = Lifecycle()
         self._capacity = worker.cfg.threads if hasattr(worker, "tpool") else 1
         self._beats = itertools.count()
+        self._troubled = False
         if row is not None:
             board.write(row, Worker(os.getpid(), 0, 0, self._capacity, 0, 0))
 
@@ -56,12 +57,16 @@ class WorkerSide:
         self._app = app
         self._lifecycle = getattr(app, "lifecycle", None) or self._lifecycle
         self._metrics = getattr(app, "metrics", None)
+        health = getattr(app, "health", None)
+        add_gate = getattr(health, "add_gate", None)
+        if add_gate is not None:
+            add_gate("live", lambda: self._lifecycle.not_live(self._wedged_seconds))
         start = getattr(app, "start", None)
         if callable(start):
             start()
         answers = Answers(
             self._lifecycle,
-            health=getattr(app, "health", None),
+            health=health,
             metrics=getattr(self._metrics, "render", None),
             health_path=self._health_path,
             metrics_path=self._metrics_path,
@@ -86,14 +91,20 @@ class WorkerSide:
             self._board.write(self._row, row)
         if self._metrics is not None and next(self._beats) % _BEATS_PER_PUBLISH == 0:
             self._metrics.publish()
-        trouble = row.trouble(row.beat, self._wedged_seconds * _REPLACED_AFTER)
-        if trouble is not None:
-            self._worker.log.critical("%s; this worker ends itself and is replaced", trouble)
-            self.show_stacks()
-            closing = threading.Thread(target=self._close_app, daemon=True)
-            closing.start()
-            closing.join(QUICK_SECONDS)
-            self._end(70)
+        trouble = row.trouble(row.beat, self._wedged_seconds)
+        if trouble is not None and not self._troubled:
+            self._worker.log.error("%s; liveness is red", trouble)
+        self._troubled = trouble is not None
+        if row.trouble(row.beat, self._wedged_seconds * _REPLACED_AFTER) is not None:
+            self._give_up(str(trouble))
+
+    def _give_up(self, trouble: str) -> None:
+        self._worker.log.critical("%s; this worker ends itself and is replaced", trouble)
+        self.show_stacks()
+        closing = threading.Thread(target=self._close_app, daemon=True)
+        closing.start()
+        closing.join(QUICK_SECONDS)
+        self._end(70)
 
     def show_stacks(self) -> None:
         """Write to standard error what every thread is doing."""

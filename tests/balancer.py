@@ -25,8 +25,7 @@ class Balancer:
         self._interval = interval
         self._fall = fall
         self._turn = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._ready = threading.Event()
 
     def __enter__(self) -> Balancer:
@@ -37,26 +36,19 @@ class Balancer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._main.cancel)
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)
 
-    def _run(self) -> None:
-        self._main = self._loop.create_task(self._serve())
-        try:
-            self._loop.run_until_complete(self._main)
-        except asyncio.CancelledError:
-            pass
-        rest = asyncio.all_tasks(self._loop)
-        for task in rest:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
-        self._loop.close()
-
     async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
+        watching = [asyncio.create_task(self._watch(port)) for port in self._backends]
         self._ready.set()
-        await asyncio.gather(*(self._watch(port) for port in self._backends))
+        await self._stop.wait()
+        server.close()
+        for task in watching:
+            task.cancel()
 
     async def _watch(self, port: int) -> None:
         bad = 0
@@ -139,11 +131,9 @@ class Load:
         return sum(self.good.values())
 
     def _send(self, method: str, kept: bool) -> None:
-        connection: http.client.HTTPConnection | None = None
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
         name = f"{method} {'kept' if kept else 'fresh'}"
         while not self._stop.is_set():
-            if connection is None:
-                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
             try:
                 connection.request(method, self._path, body=b"x" * 100 if method == "POST" else None)
                 response = connection.getresponse()
@@ -153,12 +143,9 @@ class Load:
                 else:
                     self.lost.append(f"{name}: status {response.status}")
                 if response.will_close or not kept:
-                    connection.close()
-                    connection = None
+                    connection.close()  # the next request opens it anew
             except (OSError, http.client.HTTPException) as error:
                 self.lost.append(f"{name}: {type(error).__name__} {error}")
                 connection.close()
-                connection = None
             time.sleep(self._pause)
-        if connection is not None:
-            connection.close()
+        connection.close()

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.processes import Child, free_port
@@ -30,17 +31,18 @@ class Instance:
         management: bool = False,
         port: int | None = None,
         ready: str = "/healthcheck/ready",
-        **variables: object,
+        more: str = "",
+        variables: Mapping[str, object] | None = None,
     ) -> None:
         self.port = port or free_port()
         self.management = free_port() if management else 0
         folder.mkdir(parents=True, exist_ok=True)
         conf = folder / "gunicorn.conf.py"
-        conf.write_text(CONFIGURATION.format(config=config, app=app))
+        conf.write_text(CONFIGURATION.format(config=config, app=app) + more)
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PROMETHEUS", "GUNICORN"))}
         env |= {"PORT": str(self.port), "MANAGEMENT_PORT": str(self.management), "PYTHONPATH": str(ROOT)}
-        env |= {key: str(value) for key, value in variables.items()}
-        command = [sys.executable, "-m", "gunicorn", "-c", conf]
+        env |= {key: str(value) for key, value in (variables or {}).items()}
+        command: list[str | Path] = [sys.executable, "-m", "gunicorn", "-c", conf]
         self.child = Child(command, output=folder / f"{name}.log", env=env, cwd=folder)
         if ready:
             self.child.wait_ready(lambda: self.status(ready) == 200)

@@ -1,0 +1,153 @@
+"""Stopping: what happens to requests between SIGTERM and the end of the process."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.balancer import Balancer, Load
+from tests.live.instances import Instance
+from tests.processes import free_port, wait_until
+
+DRAIN = {"DRAIN_SECONDS": 2, "GRACEFUL_SECONDS": 5, "WORKERS": 2, "THREADS": 4}
+
+
+@pytest.mark.parametrize("kind", ["gthread", "sync"])
+def test_no_request_is_lost_when_an_instance_behind_a_prober_is_told_to_stop(kind: str, tmp_path: Path) -> None:
+    """GET and POST, on fresh and kept connections, all get their answer across two stops."""
+    ports = [free_port(), free_port()]
+    workers = {**DRAIN, "WORKER_CLASS": kind}
+    with Instance(tmp_path / "steady", port=ports[1], variables=workers), Balancer(ports) as balancer:
+        for number in range(2):
+            with Instance(tmp_path / f"stopped{number}", port=ports[0], variables=workers) as stopped:
+                wait_until(lambda: len(balancer.up) == 2, what="both backends up")
+                with Load(balancer.port) as load:
+                    time.sleep(0.3)
+                    stopped.child.signal(signal.SIGTERM)
+                    wait_until(lambda: stopped.child.process.poll() is not None, what="the end")
+                    time.sleep(0.2)
+                assert load.lost == []
+                assert set(load.good) == {"GET fresh", "GET kept", "POST fresh", "POST kept"}
+                wait_until(lambda: balancer.up == [ports[1]], what="the stopped backend out")
+
+
+def test_draining_turns_every_worker_unready_at_once_and_goes_on_serving(tmp_path: Path) -> None:
+    """After the first SIGTERM readiness is red on the app and the management port, liveness green, work answered."""
+    with Instance(tmp_path, management=True, variables={**DRAIN, "WORKERS": 3}) as instance:
+        instance.child.signal(signal.SIGTERM)
+        wait_until(lambda: instance.status("/healthcheck/ready") == 503)
+        for _ in range(12):
+            assert instance.status("/healthcheck/ready") == 503
+            assert instance.status("/healthcheck/ready", port=instance.management) == 503
+        assert instance.status("/healthcheck/live", port=instance.management) == 200
+        assert instance.get("/work") == (200, "done")
+        text = instance.child.text()
+        assert "draining: readiness is red, serving on for 2 s" in text
+        instance.child.process.wait(10)
+        assert "stopping: requests in flight may take up to 5 s" in instance.child.text()
+        assert instance.child.process.returncode == 0
+
+
+def test_kept_connections_are_told_to_close_while_draining(tmp_path: Path) -> None:
+    """A client on a kept connection gets `Connection: close` with its next answer, so it moves on by itself."""
+    with Instance(tmp_path, variables=DRAIN) as instance:
+        connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=5)
+        connection.request("GET", "/pid")
+        first = connection.getresponse()
+        first.read()
+        instance.child.signal(signal.SIGTERM)
+        wait_until(lambda: instance.status("/healthcheck/ready") == 503)
+        connection.request("GET", "/pid")
+        second = connection.getresponse()
+        second.read()
+        assert (first.will_close, second.will_close) == (False, True)
+        connection.close()
+
+
+def test_a_second_sigterm_ends_the_drain_at_once(tmp_path: Path) -> None:
+    """Who cannot wait sends SIGTERM again."""
+    with Instance(tmp_path, variables={**DRAIN, "DRAIN_SECONDS": 30}) as instance:
+        instance.child.signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in instance.child.text())
+        began = time.monotonic()
+        instance.child.signal(signal.SIGTERM)
+        instance.child.process.wait(10)
+        assert time.monotonic() - began < 3
+        assert "before the drain is over" in instance.child.text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_ctrl_c_ends_quickly_even_in_the_middle_of_a_request(number: signal.Signals, tmp_path: Path) -> None:
+    """No drain, no waiting for a request of 20 seconds; the app is closed all the same."""
+    with Instance(tmp_path, variables={**DRAIN, "DRAIN_SECONDS": 30}) as instance:
+        threading.Thread(target=instance.status, args=("/sleep/20.0",), daemon=True).start()
+        wait_until(lambda: instance.metrics()["http_requests_in_flight"] >= 2, what="the long request")
+        began = time.monotonic()
+        instance.child.signal(number)
+        instance.child.process.wait(10)
+        assert time.monotonic() - began < 5
+        assert instance.child.text().count("closed in") == 2
+
+
+def test_a_request_in_flight_at_the_end_of_the_drain_is_finished(tmp_path: Path) -> None:
+    """A request that takes longer than the drain, and less than GRACEFUL_SECONDS more, gets its answer."""
+    with Instance(tmp_path, variables={**DRAIN, "DRAIN_SECONDS": 0.3}) as instance:
+        answers: list[tuple[int, str]] = []
+        client = threading.Thread(target=lambda: answers.append(instance.get("/sleep/2.0")))
+        client.start()
+        wait_until(lambda: instance.metrics()["http_requests_in_flight"] >= 2, what="the request")
+        instance.child.signal(signal.SIGTERM)
+        client.join(10)
+        assert answers == [(200, "done")]
+        assert instance.child.process.wait(10) == 0
+
+
+def test_the_drain_holds_while_workers_are_recycled(tmp_path: Path) -> None:
+    """Workers that come up during the drain are unready from their first answer, and every request is served."""
+    with Instance(tmp_path, variables={**DRAIN, "WORKER_MAX_REQUESTS": 10}) as instance:
+        instance.child.signal(signal.SIGTERM)
+        wait_until(lambda: instance.status("/healthcheck/ready") == 503)
+        pids = set()
+        end = time.monotonic() + 1.2
+        while time.monotonic() < end:
+            pids.add(instance.get("/pid")[1])
+            assert instance.status("/healthcheck/ready") == 503
+        assert len(pids) > 2
+        assert instance.child.process.wait(10) == 0
+
+
+def test_nothing_is_drained_before_the_app_is_loaded(tmp_path: Path) -> None:
+    """Stopped while its workers still load the app, an instance that served nobody ends without a delay."""
+    with Instance(tmp_path, ready="", more="preload_app = False", variables={**DRAIN, "SLOW_START": 3}) as instance:
+        wait_until(lambda: "Booting worker" in instance.child.text())
+        instance.child.signal(signal.SIGTERM)
+        began = time.monotonic()
+        instance.child.process.wait(10)
+        assert time.monotonic() - began < 2.0
+
+
+def test_the_drain_works_without_preload(tmp_path: Path) -> None:
+    """Each worker loads the app by itself and still sees the one flag."""
+    with Instance(tmp_path, more="preload_app = False", variables=DRAIN) as instance:
+        instance.child.signal(signal.SIGTERM)
+        wait_until(lambda: instance.status("/healthcheck/ready") == 503)
+        assert {instance.status("/healthcheck/ready") for _ in range(8)} == {503}
+        assert instance.get("/work") == (200, "done")
+        assert instance.child.process.wait(10) == 0
+
+
+def test_a_sigterm_to_the_whole_group_loses_nothing_that_was_queued(tmp_path: Path) -> None:
+    """Some supervisors signal every process: workers that went early are replaced, and the drain goes on."""
+    with Instance(tmp_path, variables=DRAIN) as instance, Load(instance.port) as load:
+        wait_until(lambda: load.total() > 20)
+        os.killpg(instance.child.pid, signal.SIGTERM)
+        wait_until(lambda: instance.status("/healthcheck/ready") == 503)
+        seen = load.total()
+        wait_until(lambda: load.total() > seen + 20, what="requests served in the drain")
+        assert load.lost == []
