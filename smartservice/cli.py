@@ -16,6 +16,7 @@ from flask.cli import AppGroup, with_appcontext
 from smartrealm import SmartError
 from smartrealm.headers import DEBUG
 from smartservice.app import SmartService
+from smartservice.migrations import db as db
 
 if TYPE_CHECKING:
     from smartservice.doctor import Facts, Finding

@@ -97,6 +97,11 @@ class Database:
         return self._engine.get()
 
     @property
+    def reader(self) -> Engine:
+        """The engine in force, for work that only reads: on SQLite it waits for no writer and holds up none."""
+        return self.engine.execution_options(**engines.READ_ONLY)
+
+    @property
     def session(self) -> Session:
         """The session of the current request (or app context). What is not committed at its end is rolled back."""
         if not has_app_context():

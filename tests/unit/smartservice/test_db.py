@@ -6,6 +6,7 @@ import gc
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,11 +240,15 @@ def test_a_memory_database_is_one_for_all_sessions(app: Flask) -> None:
 
 
 def test_a_ping_waits_for_no_writer(db: Database) -> None:
-    """The health check's query answers while a transaction holds SQLite's write lock."""
+    """The health check's query answers at once while a transaction holds SQLite's write lock."""
     with db.session_scope() as session:
         session.add(Pen(colour="busy"))
         session.flush()
+        begun = time.monotonic()
         db.ping()
+        with db.reader.connect() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM unit_pen")) == 0
+        assert time.monotonic() - begun < 1
 
 
 def test_a_ping_of_a_broken_database_is_unavailable(tmp_path: Path) -> None:
