@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -63,7 +64,17 @@ def _mapping(dictionary: Mapping[Any, Any], *, hidden: bool, depth: int) -> dict
 
 
 def _plain(value: Any) -> Any:
-    """Texts and lists without their secrets; other objects stay what they are, for whoever writes them as JSON."""
+    """Texts and lists without their secrets; other objects stay what they are, for whoever writes them as JSON.
+
+    A text that is JSON (as lists and mappings are in an environment variable) is judged as what it holds.
+    """
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            held = json.loads(value)
+        except (ValueError, RecursionError):
+            return redact(value)
+        clean = redact(held)
+        return value if clean == held else json.dumps(clean)
     return redact(value) if isinstance(value, str | bytes | list | tuple | set | frozenset) else value
 
 

@@ -26,7 +26,7 @@ def client_of(engine: Engine, **settings: Any) -> FlaskClient:
 
 @pytest.fixture
 def engine() -> Engine:
-    engine = Engine()
+    engine = Engine(wall=lambda: 1000.0)
     engine.add("database", lambda: (False, "gone"))
     engine.add("reports", lambda: True, groups=("nightly",))
     return engine
