@@ -19,7 +19,7 @@ from smartrealm import on_fork
 
 T = TypeVar("T")
 
-EXIT_SECONDS = 1.5
+EXIT_SECONDS = 1.25
 """How long a process that ends waits for what is still queued, over all its outboxes."""
 
 _COMPLAIN_EVERY = 60.0

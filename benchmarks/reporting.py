@@ -1,0 +1,136 @@
+"""What an error-report endpoint that hangs costs the requests, and how long it holds up the end of the process."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+
+from benchmarks.measure import Claim, ratio_claim
+from smartservice import errors
+from smartservice.reporting import BugsnagSink, Reports
+
+_REQUESTS, _ROUNDS, _CRASH_EVERY = 500, 9, 20
+
+
+class _Accepting(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(202)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def _healthy() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Accepting)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@contextmanager
+def _hanging() -> Iterator[str]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(512)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _client(reports: Reports) -> FlaskClient:
+    app = Flask("bench_reporting")
+    app.logger.handlers[:] = [logging.NullHandler()]
+    app.logger.propagate = False
+    errors.install(app, report=reports.crashed)
+
+    @app.get("/work/<int:number>")
+    def work(number: int) -> str:
+        time.sleep(0.001)  # a query
+        if number % _CRASH_EVERY == 0:
+            raise ValueError("crash")
+        return "done"
+
+    return app.test_client()
+
+
+def _p99(client: FlaskClient) -> float:
+    taken = []
+    for number in range(_REQUESTS):
+        began = time.perf_counter()
+        client.get(f"/work/{number}")
+        taken.append(time.perf_counter() - began)
+    return statistics.quantiles(taken, n=100)[98]
+
+
+_CHILD = """
+import sys, time
+from smartservice.reporting import BugsnagSink, Reports
+reports = Reports(BugsnagSink(lambda: "k" * 32, endpoint=sys.argv[1]))
+for number in range(20):
+    reports.crashed(ValueError(number))
+print(time.time(), flush=True)
+"""
+
+
+def _seconds_to_exit(url: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, url], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=True
+    )
+    return time.time() - float(done.stdout)
+
+
+def run() -> list[Claim]:
+    """p99 over requests of which one in twenty crashes; then the end of a process with 20 reports queued."""
+    p99: dict[str, list[float]] = {"off": [], "healthy": [], "hanging": []}
+    with _healthy() as healthy, _hanging() as hanging:
+        reports = {
+            "off": Reports(BugsnagSink(lambda: "")),
+            "healthy": Reports(BugsnagSink(lambda: "k" * 32, endpoint=healthy)),
+            "hanging": Reports(BugsnagSink(lambda: "k" * 32, endpoint=hanging)),
+        }
+        clients = {name: _client(each) for name, each in reports.items()}
+        for each in reports.values():
+            each.prepare()
+        for client in clients.values():
+            _p99(client)
+        for _ in range(_ROUNDS):
+            for name, client in clients.items():
+                p99[name].append(_p99(client))
+        for each in reports.values():
+            each.close()
+        slowest = max(_seconds_to_exit(hanging) for _ in range(3))
+    typical = {name: statistics.median(values) for name, values in p99.items()}
+    return [
+        *(
+            ratio_claim(
+                "p99 of requests while the Bugsnag endpoint hangs",
+                most=1.2,
+                ours=typical["hanging"],
+                reference=typical[name],
+                against=f"{words} ({typical[name] * 1000:.1f} ms)",
+            )
+            for name, words in {"healthy": "an endpoint that answers", "off": "no error reports at all"}.items()
+        ),
+        Claim(
+            "exit while the Bugsnag endpoint hangs",
+            "at most 2 s",
+            f"{slowest:.2f} s",
+            "bugsnag's own delivery: never",
+            slowest <= 2,
+        ),
+    ]
