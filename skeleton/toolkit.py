@@ -57,7 +57,9 @@ def find_origin(distribution: metadata.Distribution | None = None, here: Path = 
             return _checkout(here.resolve().parent.parent)
     noted = distribution.read_text("direct_url.json")
     if not noted:
-        return Origin(distribution.version)
+        base = Path(str(distribution.locate_file("")))
+        # `python -m skeleton.cli` in a checkout finds the egg-info there before any installation.
+        return _checkout(base) if (base / "setup.cfg").is_file() else Origin(distribution.version)
     direct = json.loads(noted)
     if direct.get("dir_info", {}).get("editable"):
         return _checkout(Path(unquote(urlsplit(direct["url"]).path)))

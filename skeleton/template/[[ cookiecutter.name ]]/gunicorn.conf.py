@@ -1,5 +1,10 @@
-"""How gunicorn serves [[ cookiecutter.name ]]. Its numbers are settings: WORKERS, THREADS, PORT and so on."""
+"""How gunicorn serves this. Its numbers are settings: WORKERS, THREADS, PORT and so on."""
 
 from smartservice.gunicorn import settings
 
-globals().update(settings("[[ cookiecutter.package ]].config", "[[ cookiecutter.package ]].app:make_app()"))
+globals().update(
+    settings(
+        "[[ cookiecutter.package ]].config",
+        "[[ cookiecutter.package ]].app:make_app()",
+    )
+)

@@ -1,4 +1,4 @@
-"""A smoke test of a running service, through its URL: `python smoke.py https://[[ cookiecutter.name ]].example`. Changes nothing."""
+"""A smoke test of a running service, through its URL: `python smoke.py URL`. Changes nothing."""
 
 import json
 import sys
