@@ -4,7 +4,7 @@
     globals().update(settings("hello.config", "hello.app:make_app()"))
 
 Without a config module, `from smartservice.gunicorn import *` or `gunicorn -c python:smartservice.gunicorn` takes the
-framework's defaults and the environment. Options on gunicorn's command line win, as always.
+framework's defaults and the environment, but not CONFIG_FILE. Options on gunicorn's command line win, as always.
 
 What the hooks do is told in docs/explanation/stopping-without-losing-a-request.md: drain on SIGTERM, answer probes when
 every thread is busy, replace a wedged worker, keep the metrics of workers that have ended.
@@ -123,6 +123,8 @@ def drain_seconds(values: Mapping[str, Any]) -> float:
 def _settings(config: str | None, app: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
     from smartservice.config import load_settings
 
+    if config is None:  # overrides name the service's own settings too, and those are not known here
+        environ = {name: value for name, value in environ.items() if name != "CONFIG_FILE"}
     loaded = load_settings(config or "smartservice.defaults", environ=environ)
     try:
         return from_values(
@@ -395,16 +397,16 @@ def _app_of(wsgi: Any) -> Any:
     return wsgi
 
 
-def _at_import() -> dict[str, Any]:
+def _at_import(environ: Mapping[str, str]) -> dict[str, Any]:
     """The settings without a config module. Importing this file must not fail, so a mistake is told when gunicorn starts."""
     try:
-        return _settings(None, None, os.environ)
+        return _settings(None, None, environ)
     except ConfigurationError as error:
         found = _settings(None, None, {})
         found["on_starting"].__self__.refused = str(error)
         return found
 
 
-_found = _at_import()
+_found = _at_import(os.environ)
 globals().update(_found)
 __all__ = ["settings", *_found]
