@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,7 +21,7 @@ from benchmarks.measure import Claim, ratio_claim
 from smartservice import errors
 from smartservice.reporting import BugsnagSink, Reports
 
-_REQUESTS, _ROUNDS, _CRASH_EVERY = 500, 9, 20
+_TURNS, _REQUESTS, _CRASH_EVERY = 50, 100, 20
 
 
 class _Accepting(BaseHTTPRequestHandler):
@@ -68,13 +68,17 @@ def _client(reports: Reports) -> FlaskClient:
     return app.test_client()
 
 
-def _p99(client: FlaskClient) -> float:
-    taken = []
-    for number in range(_REQUESTS):
-        began = time.perf_counter()
-        client.get(f"/work/{number}")
-        taken.append(time.perf_counter() - began)
-    return statistics.quantiles(taken, n=100)[98]
+def _p99s(clients: Mapping[str, FlaskClient], settle: Callable[[], object]) -> dict[str, float]:
+    """The p99 of each, taken in short turns, so that noise hits all alike and one's sender not the other's requests."""
+    taken: dict[str, list[float]] = {name: [] for name in clients}
+    for _ in range(_TURNS):
+        for name, client in clients.items():
+            for number in range(_REQUESTS):
+                began = time.perf_counter()
+                client.get(f"/work/{number}")
+                taken[name].append(time.perf_counter() - began)
+            settle()
+    return {name: statistics.quantiles(times, n=100)[98] for name, times in taken.items()}
 
 
 _CHILD = """
@@ -96,35 +100,25 @@ def _seconds_to_exit(url: str) -> float:
 
 def run() -> list[Claim]:
     """p99 over requests of which one in twenty crashes; then the end of a process with 20 reports queued."""
-    p99: dict[str, list[float]] = {"off": [], "healthy": [], "hanging": []}
     with _healthy() as healthy, _hanging() as hanging:
         reports = {
-            "off": Reports(BugsnagSink(lambda: "")),
             "healthy": Reports(BugsnagSink(lambda: "k" * 32, endpoint=healthy)),
             "hanging": Reports(BugsnagSink(lambda: "k" * 32, endpoint=hanging)),
         }
         clients = {name: _client(each) for name, each in reports.items()}
         for each in reports.values():
             each.prepare()
-        for client in clients.values():
-            _p99(client)
-        for _ in range(_ROUNDS):
-            for name, client in clients.items():
-                p99[name].append(_p99(client))
+        p99 = _p99s(clients, settle=lambda: reports["healthy"].flush(5))
         for each in reports.values():
             each.close()
         slowest = max(_seconds_to_exit(hanging) for _ in range(3))
-    typical = {name: statistics.median(values) for name, values in p99.items()}
     return [
-        *(
-            ratio_claim(
-                "p99 of requests while the Bugsnag endpoint hangs",
-                most=1.2,
-                ours=typical["hanging"],
-                reference=typical[name],
-                against=f"{words} ({typical[name] * 1000:.1f} ms)",
-            )
-            for name, words in {"healthy": "an endpoint that answers", "off": "no error reports at all"}.items()
+        ratio_claim(
+            "p99 of requests while the Bugsnag endpoint hangs",
+            most=1.2,
+            ours=p99["hanging"],
+            reference=p99["healthy"],
+            against=f"an endpoint that answers ({p99['healthy'] * 1000:.1f} ms)",
         ),
         Claim(
             "exit while the Bugsnag endpoint hangs",

@@ -179,6 +179,15 @@ def test_a_broken_endpoint_costs_no_request_anything(endpoint: Any) -> None:
         assert reports.sink.lost > 0  # type: ignore[attr-defined]
 
 
+def test_an_endpoint_that_hangs_is_given_two_seconds() -> None:
+    """The sender gives up on an endpoint that says nothing, and goes on with the next report."""
+    with hanging() as url:
+        _, reports = make(url)
+        reports.notify(ValueError("x"))
+        wait_until(lambda: reports.sink.lost == 1, 4, what="the sender's timeout")  # type: ignore[attr-defined]
+        reports.close()
+
+
 CHILD = """
 import os, sys, time
 from smartservice.reporting import BugsnagSink, Reports
