@@ -52,7 +52,7 @@ def _mapping(dictionary: Mapping[Any, Any], *, hidden: bool, depth: int) -> dict
         if isinstance(value, Mapping):
             result[key] = _mapping(value, hidden=secret, depth=depth + 1)
         elif secret:
-            result[key] = value if value is None or isinstance(value, bool) else MASK
+            result[key] = MASK
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             result[key] = [
                 _mapping(item, hidden=False, depth=depth + 1) if isinstance(item, Mapping) else redact(item)

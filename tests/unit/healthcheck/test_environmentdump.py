@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from datetime import timedelta
 from typing import Any
@@ -27,7 +28,7 @@ def test_the_sections_have_the_published_members() -> None:
     whole = dumped(EnvironmentDump())
     assert set(whole) == {"os", "python", "process"}
     assert set(whole["os"]) == {"platform", "name", "uname"}
-    assert whole["os"]["uname"] == list(os.uname())
+    assert whole["os"]["uname"] == list(platform.uname())
     assert set(whole["python"]) == {"version", "executable", "pythonpath", "version_info", "packages"}
     assert whole["python"]["version_info"]["minor"] == sys.version_info.minor
     assert {"flask", "PyJWT"} & {name.lower() for name in whole["python"]["packages"]}
@@ -75,6 +76,7 @@ def test_the_configuration_of_the_serving_app_is_a_section() -> None:
     answer = app.test_client().get("/environment")
     assert answer.mimetype == "application/json"
     config = (answer.json or {})["config"]
+    assert config["TOKEN"] == config["SECRET_KEY"] == "********"
     assert (config["DATABASE_URL"], config["MONKEY"]) == ("postgresql://app:********@db/x", "banana")
     assert "PERMANENT_SESSION_LIFETIME" not in config
     assert b"hunter22" not in answer.data
@@ -92,6 +94,15 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> 
     """In a container with a numeric user, which has no entry in the password file, the dump works."""
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     assert EnvironmentDump().get_login() == "54321"
+
+
+def test_the_shells_directory_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PWD is shown when it is a directory, and masked when it is not."""
+    dump = EnvironmentDump(include_python=False)
+    monkeypatch.setenv("PWD", os.getcwd())
+    assert dumped(dump)["process"]["environ"]["PWD"] == os.getcwd()
+    monkeypatch.setenv("PWD", "hunter22")
+    assert dumped(dump)["process"]["environ"]["PWD"] == "********"
 
 
 def test_arguments_show_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
