@@ -6,6 +6,7 @@ import importlib
 import sys
 import types
 import typing
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
@@ -21,6 +22,9 @@ class _Missing:
         return "<no default>"
 
 
+_known_hints: weakref.WeakKeyDictionary[ModuleType, tuple[dict[str, Any], dict[str, Any]]] = weakref.WeakKeyDictionary()
+"""Reading annotations is half the work of a load, and tests load the same modules again and again."""
+
 _BARE_FINAL = (Final, "Final", "typing.Final")
 """They say nothing about the type, and `typing.get_type_hints` refuses the written ones."""
 
@@ -32,7 +36,7 @@ class ModuleMissing(ConfigurationError):
     """There is no module of that name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Declaration:
     """One setting, as the modules of defaults declare it, lowest first."""
 
@@ -53,7 +57,7 @@ class Declaration:
         return NEEDS_RESTART in self.marks
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Declarations:
     """Everything that a stack of modules declares, the rules across settings, and what is wrong with them."""
 
@@ -142,10 +146,16 @@ def _with_hint(declaration: Declaration) -> Declaration:
 def _hints(module: ModuleType, mistakes: list[str]) -> dict[str, Any]:
     everything = vars(module).get("__annotations__", {})
     written = {key: hint for key, hint in everything.items() if is_key(key) and hint not in _BARE_FINAL}
+    known = _known_hints.get(module)
+    if known is not None and known[0] == written:
+        return known[1]
     try:
-        return _resolved(module, written)
+        hints = _resolved(module, written)
     except Exception:
-        hints: dict[str, Any] = {}
+        hints = {}
+    else:
+        _known_hints[module] = (written, hints)
+        return hints
     for key, hint in written.items():
         try:
             hints |= _resolved(module, {key: hint})

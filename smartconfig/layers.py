@@ -19,7 +19,7 @@ from smartrealm import redact_text
 DEFAULT, SOURCE, ENVIRONMENT, EXPLICIT = "default", "source", "environment", "explicit"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layered:
     """One layer's value of a setting, as it was written."""
 
@@ -30,7 +30,7 @@ class Layered:
     author: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Mistake:
     """What is wrong, in a sentence, and which layer says so."""
 
@@ -38,7 +38,7 @@ class Mistake:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Setting:
     """One setting with the value in force and every layer that gives one, lowest first."""
 
@@ -51,7 +51,7 @@ class Setting:
         return self.declaration.secret or any(layered.secret for layered in self.layers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """Every setting, and every mistake: with one mistake, none of it may be used."""
 
@@ -67,7 +67,7 @@ class Outcome:
         return tuple(sorted(found, key=lambda text: (-len(text), text)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
     """What does not change while a process lives: the declarations, the environment, who we are."""
 

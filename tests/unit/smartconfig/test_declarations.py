@@ -85,10 +85,10 @@ def test_a_name_that_is_only_annotated_is_required() -> None:
 
 def test_modules_stack() -> None:
     """The upper module's default wins, keeps the lower one's type, and marks add up."""
-    base = config("WORKERS: NeedsRestart[int] = 2\nTOKEN_X: Secret[str] = ''\nC = 1", "base.defaults")
-    upper = config("WORKERS = 4\nTOKEN_X: str = 'abcd'\nD = 1")
+    base = config("WORKERS: NeedsRestart[int] = 2\nSTRIPE: Secret[str] = ''\nC = 1", "base.defaults")
+    upper = config("WORKERS = 4\nSTRIPE: str = 'abcd'\nD = 1")
     found = load(upper, base=[base], environ={"WORKERS": "6"})
-    workers, token = found.explain("WORKERS")[0], found.explain("TOKEN_X")[0]
+    workers, token = found.explain("WORKERS")[0], found.explain("STRIPE")[0]
     assert (workers.value, workers.type, workers.needs_restart) == (6, "int", True)
     assert [lost.origin for lost in workers.losers] == ["identity.config", "base.defaults"]
     assert token.secret

@@ -122,6 +122,8 @@ HUNTER = "hunter2-hunter2"
         ("from typing import Literal\nA: Secret[Literal['x']] = 'x'", {"environ": {"A": HUNTER}}),
         ("import pydantic\nclass M(pydantic.BaseModel):\n    x: int = 1\nA: Secret[M] = M()",
          {"overrides": {"A": {"x": HUNTER, HUNTER: 1}}}),
+        ("import pydantic\ndef check(text):\n    raise ValueError(f'bad {text}')\nfrom typing import Annotated\n"
+         "A: Secret[Annotated[str, pydantic.AfterValidator(check)]]", {"environ": {"A": HUNTER}}),
         ("URL = 1", {"environ": {"URL": f"postgres://anna:{HUNTER}@db/x"}}),
         ("A = 1", {"source": Teller(Overrides("v", (Override("A", HUNTER, secret=True),))), "keep": False}),
         ("B: Secret[str] = 'x'\ndef validate(config):\n    return [f'{config[\"B\"]} is bad']", {"environ": {"B": HUNTER}}),

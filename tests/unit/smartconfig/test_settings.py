@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from smartconfig import Override, Overrides, Settings, Snapshot, SourceStatus
+from smartconfig.snapshot import differs
 from smartrealm import ConfigurationError
 from tests.unit.smartconfig.configs import Clock, Teller, said, settings
 
@@ -22,6 +23,13 @@ LOG_LEVEL = "INFO"
 WORKERS: NeedsRestart[int] = 2
 DATABASE_URL: Secret[str] = "postgres://anna:first-pw@db/x"
 """
+
+
+class Odd:
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("cannot be compared")
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def followed(answer: Overrides | Exception, text: str = TEXT, **arguments: Any) -> tuple[Settings, Teller]:
@@ -50,6 +58,15 @@ def test_snapshots_compare_by_version_and_values() -> None:
     assert Snapshot({"A": 1}, "v1") != Snapshot({"A": 1}, "v2")
     assert Snapshot({"A": 1}, "v1") != Snapshot({"A": 2}, "v1")
     assert Snapshot({"A": 1}, "v1") == {"A": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [(1, 1, False), (1, 2, True), (1, True, True), ([1], [1], False), (None, "", True), (Odd(), Odd(), True)],
+)
+def test_values_differ_by_type_and_value(old: object, new: object, expected: bool) -> None:
+    """`1` and `True` differ; values that cannot be compared do."""
+    assert differs(old, new) is expected
 
 
 def test_a_change_swaps_the_snapshot() -> None:
@@ -254,12 +271,13 @@ def test_a_restart_does_not_turn_a_refused_update_into_an_outage(tmp_path: Path)
     assert found.status.mistakes == ('PAGE_SIZE = "x" (atlas): expected a whole number.',)
 
 
-def test_mistakes_of_our_own_always_stop_the_start(tmp_path: Path) -> None:
+def test_mistakes_of_our_own_always_stop_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With a mistake in the environment, all mistakes are told, and the last good copy helps nothing."""
     followed(said("v1", {"PAGE_SIZE": 30}), keep=True, state_dir=tmp_path)
     with pytest.raises(ConfigurationError) as caught:
         followed(said("v2", {"PAGE_SIZE": "x"}), keep=True, state_dir=tmp_path, environ={"WORKERS": "many"})
     assert len(caught.value.mistakes) == 2
+    assert caplog.text == ""
 
 
 def test_a_bad_answer_without_a_copy_stops_the_start(tmp_path: Path) -> None:

@@ -41,10 +41,10 @@ def test_a_change_arrives_without_asking() -> None:
     source.tell(said("v2", {"PAGE_SIZE": 30}))
     assert changed.wait(5)
     assert (found.snapshot["PAGE_SIZE"], told) == (30, ["v2"])
-    source.tell(said("v2"))
     found.close()
     source.tell(said("v3"))
     wait_until(lambda: watchers() == 0)
+    assert found.snapshot.version == "v2"
 
 
 def test_a_polled_source_is_asked_at_its_own_pace(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_closed_process_can_start_again(tmp_path: Path) -> None:
     found.close()
 
 
-def test_a_callback_may_close_the_settings() -> None:
+def test_a_callback_may_close_the_settings(caplog: pytest.LogCaptureFixture) -> None:
     """Closing from inside the watcher does not wait for itself."""
     source = Teller(said("v1"))
     found = settings(TEXT, source=source, keep=False)
@@ -91,6 +91,7 @@ def test_a_callback_may_close_the_settings() -> None:
     found.start()
     source.tell(said("v2", {"PAGE_SIZE": 30}))
     wait_until(lambda: watchers() == 0)
+    assert caplog.text == ""
 
 
 def test_a_dropped_app_ends_its_thread(tmp_path: Path) -> None:
@@ -106,6 +107,21 @@ def test_a_dropped_app_ends_its_thread(tmp_path: Path) -> None:
     gc.collect()
     wait_until(lambda: reference() is None and watchers() == 0)
     assert registered() == before
+
+
+def test_a_thread_that_waits_keeps_nothing_alive() -> None:
+    """Settings are collected while their thread still waits for the source; it ends with the answer."""
+    source = Teller(said("v1"))
+    found = settings(TEXT, source=source, keep=False)
+    asked = source.asked
+    found.start()
+    wait_until(lambda: source.asked > asked)
+    reference = weakref.ref(found)
+    del found
+    gc.collect()
+    assert reference() is None
+    source.tell(said("v2"))
+    wait_until(lambda: watchers() == 0)
 
 
 def test_starting_and_closing_leaks_nothing(tmp_path: Path) -> None:
