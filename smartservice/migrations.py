@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from smartservice.db import Database
 
-_LOCK = 0x736D_6172_7464_6201  # "smartdb" and a one: the advisory lock of this command, within one database
+LOCK = 0x736D_6172_7464_6201  # "smartdb" and a one: the advisory lock of this command, within one database
 _FILE_NAME = "%(year)d%(month).2d%(day).2d_%(hour).2d%(minute).2d_%(slug)s"
 _TEMPLATE = '''\
 """${message}"""
@@ -143,6 +143,7 @@ def check() -> None:
 @contextmanager
 def _translated() -> Iterator[None]:
     """Each error that is no bug as one sentence and an exit code."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # what ran is printed, once
     try:
         from alembic.util import CommandError
         from sqlalchemy.exc import SQLAlchemyError
@@ -152,7 +153,6 @@ def _translated() -> Iterator[None]:
         raise Failed("alembic is not installed: add smartservice[migrate] to the requirements.") from None
     from smartservice.db import translate
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # what ran is printed, once
     try:
         yield
     except SmartError as error:
@@ -204,7 +204,14 @@ class Migrations:
         with tempfile.TemporaryDirectory(prefix="smartservice-migrations-") as directory:
             Path(directory, "script.py.mako").write_text(_TEMPLATE)
             yield cls(
-                database, ScriptDirectory(directory, _FILE_NAME, version_locations=[str(versions)], timezone="UTC")
+                database,
+                ScriptDirectory(
+                    directory,
+                    _FILE_NAME,
+                    version_locations=[str(versions)],
+                    timezone="UTC",
+                    messaging_opts={"quiet": True},
+                ),
             )
 
     def where(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -269,7 +276,7 @@ class Migrations:
 
         def plan(rev: Any, context: Any) -> list[Any]:
             planned = list(steps(target, rev))
-            done.extend(f"{direction}d {step.doc} ({step.revision.revision})" for step in planned)
+            done.extend(f"{direction}d {_title(step)}" for step in planned)
             return planned
 
         with self._alone(wait), self._writing() as connection:
@@ -282,7 +289,7 @@ class Migrations:
         planned = list(self._scripts._upgrade_revs(target, here))
         if not sql:
             for step in planned:
-                out.write(f"{step.doc} ({step.revision.revision})\n")
+                out.write(f"{_title(step)}\n")
             if not planned:
                 out.write("nothing to do\n")
             return
@@ -360,7 +367,7 @@ class Migrations:
             return
         end = time.monotonic() + wait
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_LOCK})").scalar():
+            while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK})").scalar():
                 if time.monotonic() >= end:
                     raise Locked(f"another migration of this database did not end within {wait:g} s.")
                 time.sleep(0.1)
@@ -378,6 +385,11 @@ def _config() -> Any:
 
 def _names(revisions: Iterable[str]) -> str:
     return ", ".join(sorted(revisions)) or "the beginning"
+
+
+def _title(step: Any) -> str:
+    """What a migration says it does, and its revision."""
+    return f"{step.doc} ({step.revision.revision})".lstrip()
 
 
 def _nothing_for_nothing(context: Any, revision: Any, directives: list[Any]) -> None:
