@@ -17,7 +17,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml scripts/environment.sh
 	@touch $@
 
 demo: $(VENV)/.ready  ## generate a service, run it, call it, change its settings and stop it without losing a request
-	@$(BIN)/python scripts/demo.py
+	@$(BIN)/python scripts/demo.py $(DEMO_ARGS)
 
 test: $(VENV)/.ready  ## run every test (PYTEST_ARGS=... goes to pytest); installs the server programs on Debian as root
 	@$(BIN)/python tests/install_servers.py

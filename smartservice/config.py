@@ -7,7 +7,7 @@ from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from types import ModuleType
 from typing import Any
 
-from flask import Config
+from flask import Config, Flask
 
 import smartconfig
 from smartrealm.redaction import redact
@@ -29,7 +29,8 @@ def load_settings(
     environ = os.environ if environ is None else environ
     if source is None and environ.get("CONFIG_FILE"):
         source = smartconfig.FileSource(environ["CONFIG_FILE"])
-    return smartconfig.load(config, base=BASE, source=source, environ=environ, overrides=overrides or {})
+    known = Flask.default_config
+    return smartconfig.load(config, base=BASE, source=source, environ=environ, overrides=overrides or {}, known=known)
 
 
 class LiveConfig(Config):

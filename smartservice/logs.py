@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -316,5 +317,5 @@ def _formatter(app: SmartService, handler: LineHandler) -> logging.Formatter:
     wanted = app.config["LOG_FORMAT"]
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if wanted == "text" or (wanted == "auto" and terminal):
-        return TextFormatter(handler, colour=terminal)
+        return TextFormatter(handler, colour=terminal and not os.environ.get("NO_COLOR"))
     return JsonFormatter(handler)
