@@ -40,6 +40,7 @@ class Limits:
     head_bytes: int = 8192  # request line and headers
     seconds: float = 5.0  # from the connection to the end of the answer
     waiting: int = 16  # answers that may wait for the second thread
+    closing_seconds: float = 0.5  # for clients that were accepted before the end
 
 
 class Health(Protocol):
@@ -110,6 +111,7 @@ class _Client:
     received: bytearray = field(default_factory=bytearray)
     sending: bytes = b""
     asked: bool = False  # the request is complete; what comes after it is thrown away
+    answered: bool = False  # all is sent; only the client's end is waited for
 
 
 class Listener:
@@ -171,17 +173,25 @@ class Listener:
         ticked = self._clock()
         self._ticking()
         while not self._stopping:
-            try:
-                for key, _ in self._selector.select(max(0.0, ticked + self._tick_seconds - self._clock())):
-                    self._handle(key)
-                if self._clock() >= ticked + self._tick_seconds:
-                    ticked = self._clock()
-                    self._ticking()
-                    self._expire(ticked)
-            except Exception:
-                _log.exception("the management listener met an error and goes on")
-                time.sleep(0.05)
+            self._turn(max(0.0, ticked + self._tick_seconds - self._clock()))
+            if self._clock() >= ticked + self._tick_seconds:
+                ticked = self._clock()
+                self._ticking()
+                self._expire(ticked)
+        if self._listening is not None:
+            self._selector.unregister(self._listening)
+        end = self._clock() + self._limits.closing_seconds
+        while any(not client.answered for client in self._clients) and self._clock() < end:
+            self._turn(0.05)
         self._end()
+
+    def _turn(self, seconds: float) -> None:
+        try:
+            for key, _ in self._selector.select(seconds):
+                self._handle(key)
+        except Exception:
+            _log.exception("the management listener met an error and goes on")
+            time.sleep(0.05)
 
     def _ticking(self) -> None:
         try:
@@ -298,6 +308,7 @@ class Listener:
             self._selector.modify(client.socket, selectors.EVENT_WRITE, client)
             return
         # Only our direction is closed now: closing both with unread bytes would be a reset, which eats the answer.
+        client.answered = True
         client.socket.shutdown(socket.SHUT_WR)
         client.until = min(client.until, self._clock() + 1.0)
         self._selector.modify(client.socket, selectors.EVENT_READ, client)

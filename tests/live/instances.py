@@ -25,8 +25,7 @@ class Instance:
         self,
         folder: Path,
         *,
-        app: str = "tests.live.plain_app:make_app()",
-        config: str | None = None,
+        smart: bool = False,
         name: str = "instance",
         management: bool = False,
         port: int | None = None,
@@ -34,6 +33,8 @@ class Instance:
         more: str = "",
         variables: Mapping[str, object] | None = None,
     ) -> None:
+        app = "tests.live.smart_app:make_app()" if smart else "tests.live.plain_app:make_app()"
+        config = "tests.live.smart_app" if smart else None
         self.port = port or free_port()
         self.management = free_port() if management else 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ class Instance:
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PROMETHEUS", "GUNICORN"))}
         env |= {"PORT": str(self.port), "MANAGEMENT_PORT": str(self.management), "PYTHONPATH": str(ROOT)}
         env |= {key: str(value) for key, value in (variables or {}).items()}
-        command: list[str | Path] = [sys.executable, "-m", "gunicorn", "-c", conf]
+        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", str(conf)]
         self.child = Child(command, output=folder / f"{name}.log", env=env, cwd=folder)
         if ready:
             self.child.wait_ready(lambda: self.status(ready) == 200)
