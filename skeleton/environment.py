@@ -79,6 +79,8 @@ class Installer:
         if self.uv:
             self._env.update(indexes.uv_variables(self.environ, pip), UV_NO_PROGRESS="1", NO_COLOR="1")
             self._env.pop("UV_COMPILE_BYTECODE", None)
+            if not _uv_credentials(self._env).exists():  # uv would make a folder for them under HOME.
+                self._env["UV_CREDENTIALS_DIR"] = str(self.cache / "credentials")
 
     @property
     def name(self) -> str:
@@ -298,6 +300,14 @@ def find_uv(environ: Mapping[str, str], python: Path | None = None) -> Path | No
         return beside
     found = shutil.which("uv", path=environ.get("PATH"))
     return Path(found) if found else None
+
+
+def _uv_credentials(environ: Mapping[str, str]) -> Path:
+    """Where uv keeps the credentials that its user has stored."""
+    if environ.get("UV_CREDENTIALS_DIR"):
+        return Path(environ["UV_CREDENTIALS_DIR"])
+    data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME") or "~").expanduser() / ".local" / "share"
+    return Path(data) / "uv" / "credentials"
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

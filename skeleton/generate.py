@@ -139,7 +139,13 @@ def is_port_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def generate(wanted: Plan, progress: Progress, environ: Mapping[str, str] | None = None) -> None:
+def generate(
+    wanted: Plan,
+    progress: Progress,
+    environ: Mapping[str, str] | None = None,
+    *,
+    template: Path = repository.TEMPLATE,
+) -> None:
     """Do what the plan says. Whatever happens, and whenever, the target is then absent or complete."""
     environ = os.environ if environ is None else environ
     processes = Processes()
@@ -152,7 +158,7 @@ def generate(wanted: Plan, progress: Progress, environ: Mapping[str, str] | None
             f"{wanted.into} cannot be written to ({error.strerror}); name another directory with --into."
         ) from None
     try:
-        _build(wanted, partial, processes, progress, environ)
+        _build(wanted, partial, processes, progress, environ, template)
         with signals_held():
             partial.put(wanted.target)
     except FileExistsError:
@@ -164,7 +170,12 @@ def generate(wanted: Plan, progress: Progress, environ: Mapping[str, str] | None
 
 
 def _build(
-    wanted: Plan, partial: Partial, processes: Processes, progress: Progress, environ: Mapping[str, str]
+    wanted: Plan,
+    partial: Partial,
+    processes: Processes,
+    progress: Progress,
+    environ: Mapping[str, str],
+    template: Path,
 ) -> None:
     steps = _Steps(wanted.steps, progress)
     cache = _usable(cache_folder(environ), partial.path / "cache")
@@ -179,7 +190,7 @@ def _build(
     with steps.next():
         scratch = partial.path / "rendered"
         scratch.mkdir()
-        repository.render(wanted.values, scratch, partial.tree)
+        repository.render(wanted.values, scratch, partial.tree, template)
         _write(partial.tree, {**requirements.texts(), **locks}, wheel)
     with steps.next() as note:
         venv = partial.tree / ".venv"

@@ -54,6 +54,10 @@ class Running:
             raise Failed(f"{self.name} ended with {code}", self.last_lines())
         return self.output()
 
+    def close(self) -> None:
+        """Forget its output."""
+        self._sink.close()
+
     def end(self) -> None:
         """Kill it and everything in its process group."""
         try:
@@ -70,29 +74,27 @@ class Processes:
         self._running: list[Running] = []
         self._before_exec = _die_with(os.getpid())
 
-    def start(
-        self, command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], name: str = "", answer: str = ""
-    ) -> Running:
-        """Start a program; its output goes to a nameless file, `answer` to its standard input."""
+    def start(self, command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], name: str = "") -> Running:
+        """Start a program without input; its output goes to a nameless file."""
         words = [str(part) for part in command]
-        sink = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        source = tempfile.TemporaryFile()  # noqa: SIM115
-        source.write(answer.encode())
-        source.seek(0)
         with signals_held():  # Else one could fall between the birth of a child and its entry in the list.
-            process = subprocess.Popen(
-                words,
-                cwd=cwd,
-                env=dict(env),
-                stdin=source,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=self._before_exec,
-            )
+            sink = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end_all)
+            try:
+                process = subprocess.Popen(
+                    words,
+                    cwd=cwd,
+                    env=dict(env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=self._before_exec,
+                )
+            except BaseException:
+                sink.close()
+                raise
             running = Running(name or Path(words[0]).name, process, sink)
             self._running.append(running)
-        source.close()
         return running
 
     def run(
@@ -102,11 +104,10 @@ class Processes:
         cwd: Path,
         env: Mapping[str, str],
         name: str = "",
-        answer: str = "",
         seconds: float = 900.0,
     ) -> str:
         """Run a program to its end and give its output; Failed when it did not end well."""
-        return self.start(command, cwd=cwd, env=env, name=name, answer=answer).wait(seconds)
+        return self.start(command, cwd=cwd, env=env, name=name).wait(seconds)
 
     def wait_all(self, programs: Sequence[Running], seconds: float = 900.0) -> None:
         """Wait for several at once; the first that fails ends the wait with its Failed."""
@@ -122,10 +123,12 @@ class Processes:
                 time.sleep(0.005)
 
     def end_all(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, and forget the output of everything."""
         for running in self._running:
             if running.process.poll() is None:
                 running.end()
+            running.close()
+        self._running.clear()
 
 
 @contextmanager

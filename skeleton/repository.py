@@ -25,12 +25,12 @@ _PLAIN_GIT = (
 )
 
 
-def render(values: Mapping[str, object], scratch: Path, target: Path) -> None:
+def render(values: Mapping[str, object], scratch: Path, target: Path, template: Path = TEMPLATE) -> None:
     """Write the files of the service to `target`; its values come from checked options only."""
     from cookiecutter.generate import generate_context, generate_files  # type: ignore[import-untyped]
 
-    context = generate_context(context_file=str(TEMPLATE / "cookiecutter.json"), extra_context=dict(values))
-    made = generate_files(str(TEMPLATE), context, str(scratch), accept_hooks=False)
+    context = generate_context(context_file=str(template / "cookiecutter.json"), extra_context=dict(values))
+    made = generate_files(str(template), context, str(scratch), accept_hooks=False)
     for component, paths in _ONLY_WITH.items():
         if not values[component]:
             for path in paths:

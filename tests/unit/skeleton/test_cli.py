@@ -1,0 +1,138 @@
+"""The command: one plan, one sentence for each error, one document for --json, documented exit codes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skeleton import cli
+from tests.unit.skeleton.bad_names import BAD_NAMES
+
+
+def test_at_least_forty_bad_names_are_refused_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each ends with 2, one line with a suggestion, and an empty folder."""
+    assert len(BAD_NAMES) >= 40
+    for name in BAD_NAMES:
+        assert cli.run(["--into", str(tmp_path), "--", name]) == 2, name
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1
+        assert "; try '" in said.err
+        assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name, target, owner, port and components are seen before anything happens."""
+    words = [
+        "hello",
+        "--with",
+        "redis,db",
+        "--owner",
+        "accounts",
+        "--port",
+        "8010",
+        "--into",
+        str(tmp_path),
+        "--dry-run",
+    ]
+    assert cli.run(words) == 0
+    said = capsys.readouterr()
+    for part in (str(tmp_path / "hello"), "accounts", "8010", "db, redis", "Nothing was written"):
+        assert part in said.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_one_document_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a script reads is alone on stdout; what people read goes to stderr."""
+    assert cli.run(["hello", "--into", str(tmp_path), "--dry-run", "--json"]) == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert document["plan"]["target"] == str(tmp_path / "hello")
+    assert "hello/app.py" in document["plan"]["files"]
+    assert document["result"] == {"dry_run": True}
+    assert "generate-service hello" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["class"], 2, "keyword"),
+        (["hello", "--with", "postgress"], 2, "did you mean 'db'"),
+        (["hello", "--owner", "two words"], 2, "try 'two-words'"),
+        (["hello", "--port", "80"], 2, "try 8000"),
+        (["hello", "--port", "many"], 2, "not a valid integer"),
+        (["hello", "--into", "/nowhere/at/all"], 2, "is no directory"),
+        (["hello", "--wiht", "db"], 2, "--with"),
+        ([], 2, "NAME"),
+        (["taken"], 3, "never touched"),
+    ],
+)
+def test_an_error_is_one_sentence_with_a_documented_code(
+    words: list[str], code: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong, why, what to do; and the same as one JSON document."""
+    (tmp_path / "taken").mkdir()
+    into = [] if "--into" in words else ["--into", str(tmp_path)]
+    assert cli.run([*words, *into]) == code
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert said.err.startswith("generate-service: ")
+    assert said.err.count("\n") == 1
+    assert cli.run([*words, *into, "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+
+
+def test_a_missing_git_ends_with_4(tmp_path: Path) -> None:
+    """The tool that is missing is named before anything is written."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "skeleton.cli", "hello", "--into", str(tmp_path)],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 4
+    assert "install git" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_in_use_is_a_warning_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The service may run on another machine, so the plan goes on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = str(listening.getsockname()[1])
+        assert cli.run(["hello", "--port", port, "--into", str(tmp_path), "--dry-run"]) == 0
+    assert "Warning" in capsys.readouterr().out
+
+
+def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything that the reference says is found at the terminal too."""
+    assert cli.run(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "generate-service team-identity --with db,redis" in said
+    for code in ("0  done", "2  wrong use", "3  the target", "4  a tool", "5  the requirements", "6  the new service"):
+        assert code in said
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version names the program and its version."""
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("generate-service ")
+
+
+def test_looking_at_the_help_imports_nothing_heavy() -> None:
+    """The command answers at once: neither cookiecutter nor any package of ours is imported for its help."""
+    program = (
+        "import sys; from skeleton import cli; cli.run(['--help']); "
+        "print(sorted(set(sys.modules) & {'cookiecutter', 'jinja2', 'flask', 'smartservice', 'requests', 'ctypes'}))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,100 @@
+"""A prepared environment is used only when it fits and is whole; a lock is taken apart and put together right."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from skeleton.environment import Installer, Requirements, _copy_environment, _listing, _pinned, cache_folder, pins_of
+from skeleton.errors import InstallFailed, ToolMissing
+from skeleton.processes import Processes
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A prepared environment of a few files."""
+    shelf = tmp_path / "shelf"
+    (shelf / "venv" / "bin").mkdir(parents=True)
+    (shelf / "venv" / "lib").mkdir()
+    (shelf / "venv" / "lib64").symlink_to("lib")
+    (shelf / "venv" / "bin" / "python").symlink_to(sys.executable)
+    (shelf / "venv" / "bin" / "flask").write_text("#!/built/here/bin/python\nrun\n")
+    (shelf / "venv" / "bin" / "flask").chmod(0o755)
+    (shelf / "venv" / "pyvenv.cfg").write_text("home = /usr/bin\ncommand = python -m venv /built/here\n")
+    (shelf / "venv" / "lib" / "module.py").write_text("x = 1\n")
+    manifest = {"built_at": "/built/here", "files": _listing(shelf / "venv")}
+    (shelf / "manifest.json").write_text(json.dumps(manifest))
+    return shelf
+
+
+def test_a_whole_environment_is_linked_into_place(shelf: Path, tmp_path: Path) -> None:
+    """Files are hard links, links stay links, and only what names its place is written anew."""
+    target = tmp_path / "target"
+    assert _copy_environment(shelf, target, Path("/final/.venv"))
+    assert (target / "lib" / "module.py").samefile(shelf / "venv" / "lib" / "module.py")
+    assert os.readlink(target / "lib64") == "lib"
+    assert os.readlink(target / "bin" / "python") == sys.executable
+    assert (target / "bin" / "flask").read_text() == "#!/final/.venv/bin/python\nrun\n"
+    assert os.access(target / "bin" / "flask", os.X_OK)
+    assert "/final/.venv" in (target / "pyvenv.cfg").read_text()
+    assert "/built/here" in (shelf / "venv" / "bin" / "flask").read_text()
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "added", "manifest", "absent"])
+def test_a_damaged_environment_is_not_used(shelf: Path, tmp_path: Path, damage: str) -> None:
+    """Whatever is not as it was prepared makes the whole environment unusable."""
+    module = shelf / "venv" / "lib" / "module.py"
+    if damage == "changed":
+        module.write_text("x = 2\n")
+    elif damage == "missing":
+        module.unlink()
+    elif damage == "added":
+        (shelf / "venv" / "lib" / "other.py").touch()
+    elif damage == "manifest":
+        (shelf / "manifest.json").write_text("{")
+    else:
+        (shelf / "manifest.json").unlink()
+    assert not _copy_environment(shelf, tmp_path / "target", Path("/final"))
+
+
+def test_pips_report_becomes_a_hashed_lock() -> None:
+    """Both forms of a hash that pip writes are understood; names are as an index spells them."""
+    report = {
+        "install": [
+            _item("Flask_RESTful", "0.3", {"hashes": {"sha256": "aa"}}),
+            _item("click", "8.5", {"hash": "sha256=bb"}),
+        ]
+    }
+    pins, lock = pins_of(report)
+    assert pins == "click==8.5\nflask-restful==0.3\n"
+    assert lock == "click==8.5 \\\n    --hash=sha256:bb\nflask-restful==0.3 \\\n    --hash=sha256:aa\n"
+    assert _pinned(lock) == {"click==8.5", "flask-restful==0.3"}
+
+
+def _item(name: str, version: str, archive: dict[str, object]) -> dict[str, object]:
+    return {"metadata": {"name": name, "version": version}, "download_info": {"archive_info": archive}}
+
+
+def test_offline_without_a_kept_lock_says_what_to_do(tmp_path: Path) -> None:
+    """--offline asks no index, ever: what was not done before cannot be repeated."""
+    installer = Installer(Processes(), {}, tmp_path, None, offline=True)
+    with pytest.raises(InstallFailed, match="run it once without --offline"):
+        installer.lock(Requirements("flask\n", "pytest\n"))
+
+
+def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
+    """A uv that has gone since the plan was made ends with the code for missing tools."""
+    installer = Installer(Processes(), {}, tmp_path, tmp_path / "uv")
+    with pytest.raises(ToolMissing, match="is not installed here"):
+        installer.lock(Requirements("flask\n", "pytest\n"))
+
+
+def test_the_cache_follows_the_users_settings() -> None:
+    """XDG_CACHE_HOME when it is absolute, else .cache under HOME (XDG base directory specification)."""
+    assert cache_folder({"XDG_CACHE_HOME": "/c", "HOME": "/h"}) == Path("/c/smartservice")
+    assert cache_folder({"XDG_CACHE_HOME": "relative", "HOME": "/h"}) == Path("/h/.cache/smartservice")
+    assert cache_folder({"HOME": "/h"}) == Path("/h/.cache/smartservice")
