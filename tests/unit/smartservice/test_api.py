@@ -162,7 +162,7 @@ def test_status_and_headers_of_a_tuple() -> None:
 
 
 def test_values_that_json_does_not_know() -> None:
-    """Dates, UUID, Decimal, Enum, dataclasses, pydantic models, sets and NaN have one written form."""
+    """Dates, UUID, Decimal, Enum, dataclasses, pydantic models and sets have one written form."""
     value = {
         "utc": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         "zone": datetime(2026, 1, 2, 3, 4, 5, 600000, tzinfo=timezone(timedelta(hours=2))),
@@ -174,16 +174,20 @@ def test_values_that_json_does_not_know() -> None:
         "point": Point(1, datetime(2026, 1, 2, tzinfo=UTC)),
         "team": Team(team_id=UUID(int=1), budget=Decimal("0.30")),
         "set": {1},
-        "nan": float("nan"),
         UUID(int=2): Colour.RED,
     }
     assert encode(value) == (
         '{"utc":"2026-01-02T03:04:05Z","zone":"2026-01-02T03:04:05.600000+02:00","naive":"2026-01-02T03:04:05",'
         '"day":"2026-01-02","length":"PT60.5S","decimal":"1.10","enum":"red",'
         '"point":{"x":1,"when":"2026-01-02T00:00:00Z"},'
-        '"team":{"id":"00000000-0000-0000-0000-000000000001","budget":"0.30"},"set":[1],"nan":null,'
+        '"team":{"id":"00000000-0000-0000-0000-000000000001","budget":"0.30"},"set":[1],'
         '"00000000-0000-0000-0000-000000000002":"red"}'
     )
+
+
+def test_numbers_that_json_does_not_know() -> None:
+    """NaN and infinity are null, wherever they are."""
+    assert encode([float("nan"), {"up": float("inf")}, 1.5]) == '[null,{"up":null},1.5]'
 
 
 def test_what_no_json_can_hold() -> None:

@@ -12,6 +12,7 @@ import flask_restful
 import pytest
 from flask import Blueprint, Flask, Response, abort, got_request_exception, redirect, request
 from flask.testing import FlaskClient
+from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, NotFound, Unauthorized
 from werkzeug.test import TestResponse
 
@@ -56,7 +57,7 @@ RAISED: dict[str, Exception] = {
     "unreadable": Conflict("odd", thing=Unspeakable()),
     "leaky": Conflict(f"postgresql://root:{SECRET}@db is taken", password=SECRET),
     "validation": ValidationFailed(errors=[{"pointer": "#/email", "detail": "Field required"}]),
-    "unauthorized": Unauthorized(www_authenticate=None, response=None),
+    "unauthorized": Unauthorized(www_authenticate=WWWAuthenticate("bearer", {"realm": "teams"})),
 }
 
 
@@ -229,6 +230,7 @@ def test_headers_of_an_error_are_kept(client: FlaskClient) -> None:
     """Allow, Retry-After and WWW-Authenticate survive."""
     assert {part.strip() for part in client.delete("/json").headers["Allow"].split(",")} == {"OPTIONS", "POST"}
     assert client.get("/raise/overloaded").headers["Retry-After"] == "3"
+    assert client.get("/raise/unauthorized").headers["WWW-Authenticate"] == "Bearer realm=teams"
 
 
 def test_replies_of_the_service_are_left_alone(client: FlaskClient) -> None:
