@@ -41,6 +41,7 @@ def test_a_change_arrives_without_asking() -> None:
     source.tell(said("v2", {"PAGE_SIZE": 30}))
     assert changed.wait(5)
     assert (found.snapshot["PAGE_SIZE"], told) == (30, ["v2"])
+    wait_until(lambda: source.asked == 3, what="the next question")
     found.close()
     source.tell(said("v3"))
     wait_until(lambda: watchers() == 0)
