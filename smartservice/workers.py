@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import itertools
 import os
 import socket
 import sys
@@ -16,7 +15,6 @@ from smartservice.management import Answers, Listener
 
 QUICK_SECONDS = 2.0
 _REPLACED_AFTER = 1.25
-_BEATS_PER_PUBLISH = 4
 
 
 class WorkerSide:
@@ -47,7 +45,6 @@ class WorkerSide:
         self._listener: Listener | None = None
         self._lifecycle = Lifecycle()
         self._capacity = worker.cfg.threads if hasattr(worker, "tpool") else 1
-        self._beats = itertools.count()
         self._troubled = False
         if row is not None:
             board.write(row, Worker(os.getpid(), 0, 0, self._capacity, 0, 0))
@@ -89,7 +86,7 @@ class WorkerSide:
         row = self._lifecycle.row(self._capacity)
         if self._row is not None:
             self._board.write(self._row, row)
-        if self._metrics is not None and next(self._beats) % _BEATS_PER_PUBLISH == 0:
+        if self._metrics is not None:
             self._metrics.publish()
         trouble = row.trouble(row.beat, self._wedged_seconds)
         if trouble is not None and not self._troubled:

@@ -6,10 +6,12 @@ import http.client
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.processes import Child, free_port
+from tests.processes import Child, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = """
@@ -65,11 +67,28 @@ class Instance:
         except (OSError, http.client.HTTPException):
             return 0
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, *, port: int | None = None) -> dict[str, float]:
         """The metrics by their name with labels, as in the text format."""
-        body = self.get("/metrics")[1]
+        body = self.get("/metrics", port=port)[1]
         found = re.findall(r"^([^#\s]\S*(?: \S+)*?) (\S+)$", body, re.MULTILINE)
         return {name: float(value) for name, value in found}
+
+    def occupy(self, threads: int, *, seconds: float) -> None:
+        """Send requests of `seconds` until this many threads, all of them, are busy. Needs a management port.
+
+        Some wait in one worker's queue while another still has a thread free, so it may take more requests than threads.
+        """
+
+        def is_full() -> bool:
+            metrics = self.metrics(port=self.management)
+            busy = next(value for name, value in metrics.items() if name.endswith("requests_in_flight"))
+            if busy < threads:
+                for _ in range(threads):
+                    threading.Thread(target=self.status, args=(f"/sleep/{seconds:.1f}",), daemon=True).start()
+                time.sleep(1.2)  # two beats
+            return busy >= threads
+
+        wait_until(is_full, what="every thread busy")
 
     def __enter__(self) -> Instance:
         return self

@@ -7,8 +7,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,34 +15,22 @@ from tests.live.instances import Instance
 from tests.processes import free_port, wait_until
 
 
-@contextmanager
-def every_thread_busy(instance: Instance, threads: int, seconds: float) -> Iterator[None]:
-    """Requests of `seconds` on all threads of all workers, begun before the body runs."""
-    path = f"/sleep/{seconds:.1f}"
-    clients = [threading.Thread(target=instance.status, args=(path,), daemon=True) for _ in range(2 * threads)]
-    for client in clients:
-        client.start()
-    wait_until(lambda: instance.status("/healthcheck/ready", timeout=0.3) == 0, what="no thread free")
-    yield
-
-
 @pytest.mark.parametrize("kind", ["gthread", "sync"])
 def test_liveness_is_answered_within_100_ms_while_every_thread_is_busy(kind: str, tmp_path: Path) -> None:
     """Eight probes of eight, and readiness and metrics too; on the app's own port none gets through."""
     variables = {"WORKERS": 2, "THREADS": 2, "WORKER_CLASS": kind, "DRAIN_SECONDS": 0}
     with Instance(tmp_path, management=True, variables=variables, smart=True) as instance:
-        instance.get("/metrics", port=instance.management)
-        with every_thread_busy(instance, 4, 4.0):
-            took = []
-            for _ in range(8):
-                began = time.monotonic()
-                assert instance.status("/healthcheck/live", port=instance.management) == 200
-                took.append(time.monotonic() - began)
-                time.sleep(0.05)
-            assert sorted(took)[-1] < 0.1
-            assert instance.status("/healthcheck/ready", port=instance.management) == 200
-            assert instance.status("/metrics", port=instance.management) == 200
-            assert instance.status("/healthcheck/live", timeout=0.3) == 0
+        instance.occupy(4 if kind == "gthread" else 2, seconds=20.0)
+        took = []
+        for _ in range(8):
+            began = time.monotonic()
+            assert instance.status("/healthcheck/live", port=instance.management) == 200
+            took.append(time.monotonic() - began)
+            time.sleep(0.05)
+        assert max(took) < 0.1
+        assert instance.status("/healthcheck/ready", port=instance.management) == 200
+        assert instance.status("/metrics", port=instance.management) == 200
+        assert [instance.status("/healthcheck/live", timeout=0.1) for _ in range(8)] == [0] * 8
         instance.child.signal(signal.SIGINT)
 
 
@@ -52,12 +38,13 @@ def test_a_wedged_worker_turns_liveness_red_and_is_replaced(tmp_path: Path) -> N
     """Every thread of one worker hangs: whichever worker is asked says so, then the worker is replaced and all is well."""
     variables = {"WORKERS": 2, "THREADS": 2, "WEDGED_SECONDS": 3, "DRAIN_SECONDS": 0}
     with Instance(tmp_path, management=True, variables=variables, smart=True) as instance:
+        for _ in range(8):
+            threading.Thread(target=instance.status, args=("/sleep/60.0",), daemon=True).start()
         seen: list[int] = []
-        with every_thread_busy(instance, 4, 60.0):
-            end = time.monotonic() + 12
-            while time.monotonic() < end and (not seen or seen[-1] != 200 or 503 not in seen):
-                seen.append(instance.status("/healthcheck/live", port=instance.management, timeout=2))
-                time.sleep(0.05)
+        end = time.monotonic() + 12
+        while time.monotonic() < end and (not seen or seen[-1] != 200 or 503 not in seen):
+            seen.append(instance.status("/healthcheck/live", port=instance.management, timeout=2))
+            time.sleep(0.05)
         assert seen[0] == 200
         assert 503 in seen
         text = instance.child.text()
