@@ -98,8 +98,7 @@ class Settings:
         self._stop = threading.Event()
         self._registered = False
         self._secrets: tuple[str, ...] = outcome.secrets()
-        self._outcome = outcome
-        self._pending = Snapshot({}, self._version())
+        self._in_force = outcome, Snapshot({}, self._version())
         self._snapshot = Snapshot(outcome.values(), self._version())
 
     # -- reading
@@ -125,16 +124,16 @@ class Settings:
     @property
     def pending(self) -> Snapshot:
         """The new values that wait for a restart, by name. Its repr shows none of them."""
-        return self._pending
+        return self._in_force[1]
 
     @property
     def status(self) -> SourceStatus:
         """How things stand with the source; costs no I/O."""
-        with self._lock:
-            contact = self._contact
-            age = None if contact.heard_at is None else max(0.0, self._clock() - contact.heard_at)
-            mistakes = (*contact.refused, *([contact.failure] if contact.failure else ()))
-            return SourceStatus(self._state(age), self._snapshot.version, age, mistakes, tuple(self._pending))
+        # Without the lock: a callback may hold it for long, and health must not wait for that.
+        contact = self._contact
+        age = None if contact.heard_at is None else max(0.0, self._clock() - contact.heard_at)
+        mistakes = (*contact.refused, *([contact.failure] if contact.failure else ()))
+        return SourceStatus(self._state(age), self._snapshot.version, age, mistakes, tuple(self.pending))
 
     def _state(self, age: float | None) -> str:
         contact = self._contact
@@ -151,13 +150,12 @@ class Settings:
     def explain(self, key: str | None = None, *, fingerprint_key: bytes | None = None) -> list[Explanation]:
         """Where each value comes from and what it overrode; secrets masked. Raises ConfigurationError for an unknown
         name."""
-        with self._lock:
-            outcome, version, pending = self._outcome, self._snapshot.version, self._pending
+        outcome, pending = self._in_force
         if key is not None and key not in outcome.settings:
             raise ConfigurationError(self._unknown(key))
         secret_key = fingerprint_key or self._fingerprint_key()
         return [
-            explanation(outcome.settings[name], version, pending, self._inputs.declarations, secret_key)
+            explanation(outcome.settings[name], pending.version, pending, self._inputs.declarations, secret_key)
             for name in ([key] if key is not None else sorted(outcome.settings))
         ]
 
@@ -203,7 +201,7 @@ class Settings:
             if outcome.mistakes:
                 raise ConfigurationError(mistakes=[mistake.text for mistake in outcome.mistakes])
             self._explicit = explicit
-            self._put_in_force(outcome, [key for key in self._pending if key not in values])
+            self._put_in_force(outcome, [key for key in self.pending if key not in values])
             self._announce()
 
     def refresh(self) -> SourceStatus:
@@ -288,7 +286,7 @@ class Settings:
             "config version %s in force; changed: %s; waiting for a restart: %s",
             overrides.version,
             ", ".join(changed) or "-",
-            ", ".join(self._pending) or "-",
+            ", ".join(self.pending) or "-",
         )
         if self._last_good is not None:
             self._last_good.save(overrides, self._clock())
@@ -306,16 +304,17 @@ class Settings:
 
     def _with_held(self, outcome: Outcome, held: Collection[str]) -> Outcome:
         """The outcome with these settings left as they are in force."""
-        kept = {key: self._outcome.settings[key] for key in held}
+        kept = {key: self._in_force[0].settings[key] for key in held}
         return Outcome({**outcome.settings, **kept}, outcome.mistakes)
 
     def _put_in_force(self, outcome: Outcome, held: Collection[str]) -> list[str]:
         """Swap the snapshot in one reference; gives the names of what changed."""
-        old, before = self._snapshot, self._outcome
-        self._outcome = self._with_held(outcome, held)
-        new = Snapshot(self._outcome.values(), self._version())
-        self._secrets = tuple(dict.fromkeys([*self._outcome.secrets(), *outcome.secrets(), *before.secrets()]))
-        self._pending = Snapshot({key: outcome.settings[key].value for key in held}, new.version)
+        old, before = self._snapshot, self._in_force[0]
+        mixed = self._with_held(outcome, held)
+        new = Snapshot(mixed.values(), self._version())
+        pending = Snapshot({key: outcome.settings[key].value for key in held}, new.version)
+        self._secrets = tuple(dict.fromkeys([*mixed.secrets(), *outcome.secrets(), *before.secrets()]))
+        self._in_force = mixed, pending
         self._snapshot = new
         return [key for key in new if key not in old or differs(old[key], new[key])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -9,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from smartconfig.sources import Overrides, Source
+from smartconfig.sources import Override, Overrides, Source
 from smartrealm.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ WAIT_SECONDS = 25.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 LEAST_PAUSE = 0.05
+
+
+_log = logging.getLogger("smartconfig")
 
 
 def ask(source: Source, seconds: float) -> Overrides:
@@ -48,9 +52,13 @@ def ask(source: Source, seconds: float) -> Overrides:
 
 def checked(answer: Overrides | None) -> Overrides:
     """The answer, if it is one: a source is somebody else's code."""
-    if isinstance(answer, Overrides) and isinstance(answer.version, str):
+    if (
+        isinstance(answer, Overrides)
+        and isinstance(answer.version, str)
+        and all(isinstance(entry, Override) and isinstance(entry.key, str) for entry in answer.entries)
+    ):
         return answer
-    raise Unavailable(f"the source answered with {type(answer).__name__} where Overrides were expected.")
+    raise Unavailable(f"the source answered with {type(answer).__name__} where Overrides of Override were expected.")
 
 
 def backoff(failures: int, spread: Callable[[], float]) -> float:
@@ -90,7 +98,12 @@ def _watch(reference: weakref.ref[Settings], source: Source, stop: threading.Eve
         if stop.is_set() or settings is None:
             return
         failures = failures + 1 if isinstance(answer, Exception) else 0
-        settings.heard(answer)
+        try:
+            settings.heard(answer)
+        except Exception:
+            # A type or a rule that nobody foresaw must not end the thread: the next version may be fine.
+            failures += 1
+            _log.exception("taking over what %s says failed", source.name)
         del settings, answer
         at_once = time.monotonic() - begun < LEAST_PAUSE
         pause = poll or (backoff(failures, random.random) if failures else LEAST_PAUSE if at_once else 0.0)

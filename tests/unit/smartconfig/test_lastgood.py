@@ -97,7 +97,7 @@ def test_a_copy_cut_anywhere_is_refused(tmp_path: Path) -> None:
     store(tmp_path).save(GOOD, 1.0)
     path = store(tmp_path).path
     content = path.read_bytes()
-    for length in range(len(content)):
+    for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
         with pytest.raises(Unusable):
             store(tmp_path).load()

@@ -205,6 +205,33 @@ def test_a_callback_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
     assert [record.getMessage() for record in caplog.records] == ["a callback for a change of PAGE_SIZE failed"] * 3
 
 
+def test_nobody_waits_for_a_callback() -> None:
+    """While a callback takes its time, values, status and explanations are answered, and are the new ones."""
+    found, source = followed(said("v1"))
+    begun, leave = threading.Event(), threading.Event()
+
+    def slow(old: Snapshot, new: Snapshot) -> None:
+        begun.set()
+        leave.wait(20)
+
+    found.on_change("PAGE_SIZE", slow)
+    source.tell(said("v2", {"PAGE_SIZE": 30}))
+    thread = threading.Thread(target=found.refresh)
+    thread.start()
+    assert begun.wait(10)
+    answers: list[object] = []
+    reader = threading.Thread(
+        target=lambda: answers.extend(
+            [found.status.version, found.explain("PAGE_SIZE")[0].value, found.pinned().version]
+        )
+    )
+    reader.start()
+    reader.join(10)
+    leave.set()
+    thread.join(10)
+    assert answers == ["v2", 30, "v2"]
+
+
 def test_a_callback_for_an_unknown_name_is_a_mistake() -> None:
     """A misspelt key would never be called: it is refused at once."""
     with pytest.raises(ConfigurationError, match="did you mean PAGE_SIZE"):
@@ -227,7 +254,8 @@ def test_explicit_overrides_can_be_added_later() -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [ConnectionRefusedError("refused"), TimeoutError(), ValueError("500"), "nonsense", RuntimeError("x" * 5)]
+    "failure",
+    [ConnectionRefusedError("refused"), TimeoutError(), ValueError("500"), "nonsense", Overrides("v2", ("x",))],  # type: ignore[arg-type]
 )
 def test_a_source_that_fails_leaves_the_snapshot(failure: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Down, slow or talking nonsense: the status says stale with its age, the log says it once, the values stay."""
@@ -364,7 +392,7 @@ def test_no_repr_shows_a_secret() -> None:
     found, source = followed(said("v1"), text)
     source.tell(said("v2", {"B": "hunter-d"}))
     found.refresh()
-    everything = [found, found.snapshot, found.pending, found.status, found.explain(), found._outcome, found._inputs]
+    everything = [found, found.snapshot, found.pending, found.status, found.explain(), found._in_force, found._inputs]
     assert "hunter" not in repr(everything) + str(everything)
 
 

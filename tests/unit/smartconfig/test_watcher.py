@@ -126,12 +126,12 @@ def test_a_thread_that_waits_keeps_nothing_alive() -> None:
 
 
 def test_starting_and_closing_leaks_nothing(tmp_path: Path) -> None:
-    """Two hundred started and closed settings leave no thread and no entry in the fork registry."""
+    """A hundred started and closed settings leave no thread and no entry in the fork registry."""
     path = tmp_path / "overrides.json"
     path.write_text("{}")
     gc.collect()
     before = registered()
-    for _ in range(200):
+    for _ in range(100):
         found = settings(TEXT, source=FileSource(path), keep=False)
         found.start()
         found.close()
@@ -155,6 +155,22 @@ def test_a_source_that_returns_nonsense_does_not_spin() -> None:
     time.sleep(0.2)
     found.close()
     assert source.asked < 10
+
+
+def test_an_answer_that_nobody_foresaw_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """A value that cannot even be looked at is logged; the next right answer is taken over."""
+
+    class Odd:
+        __class__ = property(lambda self: 1 / 0)
+
+    source = Teller(said("v1"))
+    found = settings(TEXT, source=source, keep=False)
+    found.start()
+    source.tell(said("v2", {"PAGE_SIZE": Odd()}))
+    wait_until(lambda: "taking over what atlas says failed" in caplog.text)
+    source.tell(said("v3", {"PAGE_SIZE": 30}))
+    wait_until(lambda: found.snapshot["PAGE_SIZE"] == 30)
+    found.close()
 
 
 def test_a_failing_source_is_spared() -> None:
