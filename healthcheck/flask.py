@@ -51,8 +51,13 @@ def app_logger() -> logging.Logger | None:
 
 
 def app_config() -> Mapping[str, Any]:
-    """The configuration of the app that is serving. Raises RuntimeError outside an app context."""
-    return current_app.config
+    """The configuration of the app that is serving, as its own redactor shows it where it has one.
+
+    Raises RuntimeError outside an app context.
+    """
+    redactor = getattr(current_app, "redactor", None)
+    config: Mapping[str, Any] = current_app.config
+    return config if redactor is None else redactor.value(dict(config))
 
 
 def own_app_context() -> AbstractContextManager[Any]:

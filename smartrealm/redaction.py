@@ -30,7 +30,7 @@ _SECRET_PAIRS = frozenset(
     [
         ("session", "id"), ("connection", "string"), ("conn", "string"), ("conn", "str"), ("webhook", "url"),
         ("webhook", "uri"), ("hook", "url"), ("card", "number"), ("seed", "phrase"), ("key", "id"), ("private", "pem"),
-        ("pass", "phrase"), ("pass", "word"), ("signed", "url"), ("sas", "url"), ("recovery", "codes"), ("backup", "codes"),
+        ("pass", "phrase"), ("pass", "word"), ("signed", "url"), ("sas", "url"), ("smart", "debug"), ("recovery", "codes"), ("backup", "codes"),
     ]
 )  # fmt: skip
 _SECRET_LAST = frozenset("pass auth salt pepper pin cookie cookies pat token tokens key keys".split())

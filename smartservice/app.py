@@ -138,6 +138,8 @@ class SmartService(Flask):
                 return
             self._started = True
         self.settings.start()
+        if self.config["BUGSNAG_API_KEY"]:
+            self.reports.prepare()
         if not self.testing:
             self.health.start()
 
@@ -183,6 +185,12 @@ class SmartService(Flask):
         db = self.part("db")
         if db is not None:
             db.end_request(error)
+
+    def log_exception(self, exc_info: Any) -> None:
+        """Log a crash with its traceback; a secret part of the path is not written."""
+        route = None if request.url_rule is None else request.url_rule.rule
+        shown = logs.shown_path(request.environ.get("PATH_INFO", ""), route)
+        self.logger.error("crash in %s %s", request.method, shown, exc_info=exc_info)
 
     def make_config(self, instance_relative: bool = False) -> LiveConfig:
         plain = super().make_config(instance_relative)

@@ -15,12 +15,14 @@ import threading
 import time
 import traceback
 import weakref
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flask import current_app, has_app_context
 
 from smartrealm import current_call, redact, redact_text
+from smartrealm.redaction import is_secret_name
 
 if TYPE_CHECKING:
     from smartservice.app import SmartService
@@ -180,7 +182,6 @@ class AccessLog:
         self._settings = app.settings
         self._fields = app.log_fields
         self._start = "".join(f', "{name}": {json.dumps(value)}' for name, value in app.log_fields.items())
-        self._secret_routes: dict[str | None, bool] = {}
 
     def write(self, method: str, path: str, route: str | None, status: int, seconds: float, remote: str | None) -> None:
         """Log one answered request; at level `warning` when its status is 500 or more."""
@@ -189,9 +190,7 @@ class AccessLog:
             return
         if not method.isalpha() or not method.isascii():
             method = "?"
-        if not path.isascii():  # WSGI hands over bytes as latin-1 (PEP 3333)
-            path = path.encode("latin-1", "replace").decode("utf-8", "replace")
-        path = route or path if self._is_secret(route) else redact_text(path)
+        path = shown_path(path, route)
         handler = _only_handler()
         if handler is not None and isinstance(handler.formatter, JsonFormatter):
             if level >= handler.threshold or _is_debug():
@@ -237,13 +236,20 @@ class AccessLog:
             f'"duration_ms": {seconds * 1000:.3f}, "remote": {"null" if remote is None else quote(remote)}}}'
         )
 
-    def _is_secret(self, route: str | None) -> bool:
-        """Whether a part of the path is a secret by its name in the route, as in `/reset/<token>`."""
-        known = self._secret_routes.get(route)
-        if known is None:
-            shown = redact({part.strip("<>").rpartition(":")[2]: "x" for part in (route or "").split("/")})
-            known = self._secret_routes[route] = any(value != "x" for value in shown.values())
-        return known
+
+def shown_path(path: str, route: str | None) -> str:
+    """The path of a request as it may be written down: its route where a part of it is secret, as in `/reset/<token>`."""
+    if route is not None and _has_secret(route):
+        return route
+    if not path.isascii():  # WSGI hands over bytes as latin-1 (PEP 3333)
+        path = path.encode("latin-1", "replace").decode("utf-8", "replace")
+    return redact_text(path)
+
+
+@lru_cache(maxsize=1024)
+def _has_secret(route: str) -> bool:
+    """Whether a part of the path is a secret by its name in the route."""
+    return any(is_secret_name(part.strip("<>").rpartition(":")[2]) for part in route.split("/") if part.startswith("<"))
 
 
 def _only_handler() -> LineHandler | None:

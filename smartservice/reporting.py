@@ -26,6 +26,7 @@ from werkzeug.exceptions import HTTPException
 
 from smartrealm import SmartError, current_call, on_fork
 from smartrealm.redaction import Redactor
+from smartservice.logs import shown_path
 from smartservice.outbox import EXIT_SECONDS, Outbox
 
 if TYPE_CHECKING:
@@ -417,7 +418,14 @@ def _request_details() -> dict[str, Any]:
     if call is not None:
         details |= {"request_id": call.request_id, "caller": call.caller}
     if has_request_context():
-        details |= {"method": request.method, "url": request.url, "headers": dict(request.headers)}
+        route = None if request.url_rule is None else request.url_rule.rule
+        url = request.host_url.rstrip("/") + shown_path(request.path, route)
+        query = request.query_string.decode("latin-1")
+        details |= {
+            "method": request.method,
+            "url": f"{url}?{query}" if query else url,
+            "headers": dict(request.headers),
+        }
     return details
 
 

@@ -4,7 +4,8 @@ from smartrealm import errors
 
 
 def every_error(root: type[errors.SmartError]) -> list[type[errors.SmartError]]:
-    return [root, *(below for child in root.__subclasses__() for below in every_error(child))]
+    children = [child for child in root.__subclasses__() if child.__module__ == errors.__name__]
+    return [root, *(below for child in children for below in every_error(child))]
 
 
 def test_each_error_has_a_code_of_its_own() -> None:
