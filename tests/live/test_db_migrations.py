@@ -76,7 +76,12 @@ def start_job(directory: Path, url: str) -> subprocess.Popen[str]:
     (package / "config.py").write_text("")
     (package / "app.py").write_text("from smartservice import create_app\n\napp = create_app('migrating.config')\n")
     # A statement of a migration may take longer than the requests' limit.
-    environment = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(directory), "DATABASE_STATEMENT_TIMEOUT": "0.1"}
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url,
+        "PYTHONPATH": os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")]),
+        "DATABASE_STATEMENT_TIMEOUT": "0.1",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "flask", "--app", "migrating.app", "db", "upgrade"],
         cwd=directory, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -114,9 +119,11 @@ def test_upgrade_and_downgrade_leave_no_lock_and_no_changed_connection(app: Smar
     assert "downgraded (second)" in runner.invoke(db, ["downgrade"]).output
     assert runner.invoke(db, ["current"]).output.strip() == "first"
     assert ask(postgres_url, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
-    with app.db.engine.connect() as connection:
-        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "30s"
-        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "0"
+    held = [app.db.engine.connect() for _ in range(4)]
+    assert {connection.exec_driver_sql("SHOW statement_timeout").scalar() for connection in held} == {"30s"}
+    assert {connection.exec_driver_sql("SHOW lock_timeout").scalar() for connection in held} == {"0"}
+    for connection in held:
+        connection.close()
 
 
 def test_a_failed_migration_leaves_nothing(app: SmartService, postgres_url: str, versions: Path) -> None:
