@@ -11,11 +11,14 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from smartrealm import mask, redact, redact_text
-from smartrealm.redaction import is_secret_name
+from smartrealm.redaction import MASK, is_secret_name
 
 LONGEST = 100
 
 _URL_PASSWORD = re.compile(r"://[^\s/:@'\"]*:([^\s'\"]+)@")
+
+_USERINFO = re.compile(r":(?!\*)[^\s:@/\"]+@")
+"""What may be a password in a URL that is written wrongly; only a value that was refused is searched for it."""
 
 
 def plain(value: Any) -> Any:
@@ -36,7 +39,14 @@ def plain(value: Any) -> Any:
         return plain(value.model_dump())
     if hasattr(value, "get_secret_value"):
         return mask(value.get_secret_value())
-    return f"<{value.__name__}>" if isinstance(value, type) else str(value)
+    return f"<{value.__name__}>" if isinstance(value, type) else _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def display(value: Any, *, secret: bool, fingerprint_key: bytes | None = None) -> Any:
@@ -50,7 +60,7 @@ def shown(value: Any, *, secret: bool) -> str:
     """The value in one line of text, cut to a readable length; for messages."""
     if secret:
         return mask(unwrapped(value))
-    text = one_line(display(value, secret=False))
+    text = _USERINFO.sub(f":{MASK}@", one_line(display(value, secret=False)))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
@@ -95,6 +105,8 @@ def secret_texts(value: Any, secret: bool) -> Iterator[str]:
             yield from secret_texts(item, secret)
     elif hasattr(value, "model_dump"):
         yield from secret_texts(value.model_dump(), secret)
+    elif value is not None and not isinstance(value, bool | int | float | type):
+        yield from secret_texts(_text(value), secret)  # a URL object, a path
     elif secret and isinstance(value, int | float) and not isinstance(value, bool):
         yield str(value)
 

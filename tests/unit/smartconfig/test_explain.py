@@ -122,6 +122,17 @@ def test_a_long_value_is_cut_in_the_table_only() -> None:
     assert "x" * 500 in render_explanations(found.explain("A"))
 
 
+def test_an_object_without_text_is_shown_by_its_type() -> None:
+    """An explicit override may be any object, also one whose text cannot be had."""
+
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    found = settings("", overrides={"PROVIDER": Mute(), "KIND": Mute})
+    assert [item.value for item in found.explain()] == ["<Mute>", "<Mute>"]
+
+
 def test_an_unknown_key_is_a_mistake() -> None:
     """It says what was likely meant."""
     with pytest.raises(ConfigurationError, match="did you mean PAGE_SIZE"):

@@ -125,6 +125,7 @@ HUNTER = "hunter2-hunter2"
         ("import pydantic\ndef check(text):\n    raise ValueError(f'bad {text}')\nfrom typing import Annotated\n"
          "A: Secret[Annotated[str, pydantic.AfterValidator(check)]]", {"environ": {"A": HUNTER}}),
         ("URL = 1", {"environ": {"URL": f"postgres://anna:{HUNTER}@db/x"}}),
+        ("URL = 1", {"environ": {"URL": f"postgres//anna:{HUNTER}@db/x"}}),
         ("A = 1", {"source": Teller(Overrides("v", (Override("A", HUNTER, secret=True),))), "keep": False}),
         ("B: Secret[str] = 'x'\ndef validate(config):\n    return [f'{config[\"B\"]} is bad']", {"environ": {"B": HUNTER}}),
         ("B: Secret[str] = 'x'\ndef validate(config):\n    raise ValueError(config['B'])", {"environ": {"B": HUNTER}}),

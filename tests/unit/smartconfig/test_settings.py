@@ -379,6 +379,25 @@ def test_the_secrets_in_force_and_just_replaced() -> None:
     }  # fmt: skip
 
 
+def test_secrets_of_every_kind_are_known() -> None:
+    """Nested models, pydantic's secrets and URLs, objects by name, bytes and numbers."""
+    text = """
+import pydantic
+class Db(pydantic.BaseModel):
+    password: str = "in-a-model"
+API: pydantic.SecretStr = pydantic.SecretStr("in-pydantic")
+DB = Db()
+URL: pydantic.PostgresDsn = pydantic.PostgresDsn("postgres://u:in-a-url-object@h/x")
+HEADERS = {"Authorization": "in-a-header"}
+RAW: Secret[bytes] = b"in-bytes"
+NUMBER: Secret[int] = 123456
+COUNT = 654321
+NOTHING: Secret = None
+"""
+    expected = {"in-a-model", "in-pydantic", "in-a-url-object", "in-a-header", "in-bytes", "123456"}
+    assert set(settings(text).secrets()) == expected
+
+
 def test_an_override_can_make_a_value_secret() -> None:
     """What the source calls secret is masked though the module does not say so."""
     found, _ = followed(Overrides("v1", (Override("LOG_LEVEL", "hunter2", scope="", secret=True),)))
