@@ -33,6 +33,7 @@ class Instance:
         port: int | None = None,
         ready: str = "/healthcheck/ready",
         more: str = "",
+        conf: str | None = None,
         variables: Mapping[str, object] | None = None,
     ) -> None:
         app = "tests.live.smart_app:make_app()" if smart else "tests.live.plain_app:make_app()"
@@ -40,12 +41,12 @@ class Instance:
         self.port = port or free_port()
         self.management = free_port() if management else 0
         folder.mkdir(parents=True, exist_ok=True)
-        conf = folder / "gunicorn.conf.py"
-        conf.write_text(CONFIGURATION.format(config=config, app=app) + more)
+        (folder / "gunicorn.conf.py").write_text(CONFIGURATION.format(config=config, app=app) + more)
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PROMETHEUS", "GUNICORN"))}
         env |= {"PORT": str(self.port), "MANAGEMENT_PORT": str(self.management), "PYTHONPATH": str(ROOT)}
         env |= {key: str(value) for key, value in (variables or {}).items()}
-        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", str(conf)]
+        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", conf or "gunicorn.conf.py"]
+        command += [app] if conf else []
         self.child = Child(command, output=folder / f"{name}.log", env=env, cwd=folder)
         if ready:
             self.child.wait_ready(lambda: self.status(ready) == 200)

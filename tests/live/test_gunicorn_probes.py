@@ -135,3 +135,27 @@ def test_a_new_master_takes_the_management_port_over(tmp_path: Path) -> None:
         for _ in range(4):
             assert instance.status("/healthcheck/live", port=instance.management) == 200
             assert instance.get("/work") == (200, "done")
+
+
+def test_the_module_itself_can_be_the_configuration(tmp_path: Path) -> None:
+    """`gunicorn -c python:smartservice.gunicorn APP` drains and answers probes like any other."""
+    with Instance(
+        tmp_path, conf="python:smartservice.gunicorn", management=True, variables={"DRAIN_SECONDS": 1}
+    ) as instance:
+        assert instance.status("/healthcheck/live", port=instance.management) == 200
+        instance.child.signal(signal.SIGTERM)
+        wait_until(lambda: instance.status("/healthcheck/ready", port=instance.management) == 503)
+        assert instance.get("/work") == (200, "done")
+        assert instance.child.process.wait(10) == 0
+
+
+def test_a_smart_service_shows_all_of_its_workers_numbers(tmp_path: Path) -> None:
+    """The gauges and counters that create_app makes are there on both ports."""
+    with Instance(tmp_path, smart=True, management=True, variables={"DRAIN_SECONDS": 0, "WORKERS": 3}) as instance:
+        for _ in range(9):
+            instance.get("/work")
+        for port in (instance.port, instance.management):
+            seen = instance.metrics(port=port)
+            assert seen['http_requests_total{method="GET",route="/work",status="200"}'] == 9
+            assert seen['smartservice_info{realm="local",service="smart"}'] == 1
+            assert seen["smartservice_config_version"] == seen["smartservice_config_version_oldest"]
