@@ -1,4 +1,4 @@
-"""The server programs that the tests talk to: where they are, and `python -m tests.install_servers` to get them.
+"""The server programs that the tests talk to: where they are, and `python tests/install_servers.py` to get them.
 
 On Debian as root the missing ones are installed, and nothing of it is started. Elsewhere the names of what to install are
 printed; a laptop without them skips those tests (exit code 0), a machine with CI set fails (exit code 1).

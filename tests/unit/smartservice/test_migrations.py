@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from smartservice import SmartService, create_app
 from smartservice.db import Base
-from smartservice.migrations import db
+from smartservice.migrations import Failed, Locked, Unreachable, db
 
 Run = Callable[..., Result]
 
@@ -224,3 +224,14 @@ def test_the_commands_cost_nothing_until_they_are_used() -> None:
     code = "import sys, smartservice.migrations; print([m for m in ('alembic', 'sqlalchemy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_command_option_and_exit_code_is_in_the_reference() -> None:
+    """The page on the database names each command, each of its options and each exit code."""
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "database.md").read_text()
+    for name, command in db.commands.items():
+        assert f"`flask db {name}" in page
+        for option in command.params:
+            assert all(word in page for word in option.opts if word.startswith("-")), option.opts
+    for code in {0, 1, 2, 3, 4, *(kind.exit_code for kind in (Failed, Unreachable, Locked))}:
+        assert f"| {code} |" in page
