@@ -115,8 +115,9 @@ def test_a_url_passes_below_400(port: int, status: int, expected: str) -> None:
 
 def test_a_url_that_refuses_fails() -> None:
     """No connection is a failure that names its kind."""
-    result = checks.http(f"http://127.0.0.1:{free_port()}/")()
+    result = checks.http(f"http://127.0.0.1:{free_port()}/?token=hunter22")()
     assert (result.status, result.output.endswith(": ConnectionError")) == ("fail", True)
+    assert "hunter22" not in result.output
 
 
 SourceStatus = namedtuple("SourceStatus", "state version age_seconds mistakes pending")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import Any
@@ -445,3 +446,18 @@ def test_listeners_hear_of_transitions() -> None:
     engine.report()
     assert heard == [(None, "pass"), ("pass", "fail")]
     assert engine.statuses() == {"it": "fail"}
+
+
+def test_a_poll_that_comes_late_does_not_run_again() -> None:
+    """A thread that found a check stale just before another thread's run of it landed uses that result."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            check = Scripted()
+            engine = Engine(interval=60)
+            engine.add("it", check)
+            in_threads(16, engine.report)
+            assert check.runs == 1
+    finally:
+        sys.setswitchinterval(usual)

@@ -183,10 +183,13 @@ def test_a_check_of_any_kind_has_a_name() -> None:
     assert [row["checker"] for row in reply(health)["results"]] == ["good", "Odd", "Scripted"]
 
 
-def test_secrets_in_outputs_are_masked() -> None:
-    """An output never shows a password, nor does the log line."""
-    health = HealthCheck(checkers=[named("it", (False, "postgresql://app:hunter22@db/x refused"))])
-    assert "hunter22" not in health.run()[0]
+def test_secrets_in_outputs_are_masked(caplog: pytest.LogCaptureFixture) -> None:
+    """An output never shows a password; nor does the log line, though an own handler gets the output as it is."""
+    secret = "postgresql://app:hunter22@db/x refused"
+    assert "hunter22" not in HealthCheck(checkers=[named("it", (False, secret))]).run()[0]
+    HealthCheck(checkers=[named("it", (False, OSError(secret)))], failed_handler=None).run()
+    assert len(caplog.records) == 2
+    assert "hunter22" not in caplog.text
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------
@@ -264,13 +267,15 @@ def test_setting_the_wall_clock_back_keeps_nothing_alive() -> None:
 
 
 def test_the_cache_is_open() -> None:
-    """`cache` is a dict by check, which can be read and emptied."""
+    """`cache` is a dict by check, which can be read, changed and emptied."""
     health, _, check = clocked()
     health.run()
     assert health.cache[check]["output"] == "fine"
+    health.cache[check]["expires"] = 0
+    health.run()
     health.cache.clear()
     health.run()
-    assert check.runs == 2
+    assert check.runs == 3
 
 
 def test_checks_are_kept_one_by_one() -> None:

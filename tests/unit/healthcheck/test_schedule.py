@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import threading
 import time
 
 import pytest
 
-from healthcheck import Engine
+from healthcheck import Engine, Result
+from healthcheck.probe import Probe, Terms
 from smartrealm import fork
 from tests.processes import wait_until
 from tests.unit.healthcheck.tools import Clock, Scripted, hanging, health_threads, on_clock
@@ -27,6 +29,14 @@ def test_a_poll_under_the_schedule_runs_nothing() -> None:
         assert check.runs == 1
     finally:
         engine.close()
+
+
+def test_a_poll_steps_in_for_a_schedule_that_does_nothing() -> None:
+    """A result is good for its interval; under the schedule for three and twice its timeout, before a poll asks itself."""
+    probe = Probe("it", bool, Terms(("ready",), critical=True, timeout=2, interval=5, fall=3, rise=2))
+    assert probe.stale_at(scheduled=True) == probe.stale_at(scheduled=False) == -math.inf
+    probe.observe(Result("pass"), now=1000, wall=0, seconds=0)
+    assert (probe.stale_at(scheduled=False), probe.stale_at(scheduled=True)) == (1005, 1019)
 
 
 def test_the_schedule_runs_checks_by_itself() -> None:
