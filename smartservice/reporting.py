@@ -419,7 +419,7 @@ def _request_details() -> dict[str, Any]:
         details |= {"request_id": call.request_id, "caller": call.caller}
     if has_request_context():
         route = None if request.url_rule is None else request.url_rule.rule
-        url = request.host_url.rstrip("/") + shown_path(request.path, route)
+        url = request.host_url.rstrip("/") + shown_path(request.environ.get("PATH_INFO", ""), route)
         query = request.query_string.decode("latin-1")
         details |= {
             "method": request.method,

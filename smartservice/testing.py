@@ -10,7 +10,7 @@ Name your factory once, in setup.cfg: `[tool:pytest]`, `smartservice_app = hello
 | `db_session` | a session on the database that the test and the requests see |
 | `logs` | every line that was logged, as it would be written: `logs.find(message="sent")` |
 | `reports` | the error reports that were made |
-| `metrics` | `metrics("smartservice_requests_total", route="/teams")`: by how much it grew in this test |
+| `metrics` | `metrics("http_requests_total", route="/teams")`: by how much it grew in this test |
 | `clock` | the app's clock, frozen: `clock.advance(seconds=30)` |
 
 A test never touches the database that DATABASE_URL names: it uses TEST_DATABASE_URL, or a SQLite file of its own; the same
