@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from skeleton import indexes
@@ -37,7 +38,8 @@ _KEEP_MOST = 8
 _NEVER_IMPORTED = (
     *("/pygments/lexers/", "/pygments/styles/", "/sqlalchemy/dialects/mysql/", "/sqlalchemy/dialects/oracle/"),
     *("/sqlalchemy/dialects/mssql/", "/sqlalchemy/testing/", "/alembic/testing/", "/pydantic/v1/", "/tests/"),
-    *("/pip/", "/setuptools/"),
+    *("/pip/", "/setuptools/", "/skeleton/", "/redis/asyncio/", "/sqlalchemy/ext/asyncio/", "/sqlalchemy/ext/mypy/"),
+    *("/gunicorn/asgi/", "/gunicorn/dirty/", "/gunicorn/http2/", "/webob/", "/pydantic/mypy"),
 )
 
 
@@ -136,8 +138,10 @@ class Installer:
             (partial.path / "wanted" / "requirements-dev.txt").write_text(lock)
             venv = partial.tree / "venv"
             self._install(partial.path / "wanted", venv)
+            _take_bytecode(venv, shelf.parent)
             self._compile(venv, partial.path)
-            (partial.tree / "manifest.json").write_text(json.dumps({"built_at": str(venv), "files": _listing(venv)}))
+            manifest = {"built_at": str(venv), "files": _listing(venv), "python": sys.version}
+            (partial.tree / "manifest.json").write_text(json.dumps(manifest))
             try:
                 partial.put(shelf)
             except FileExistsError:
@@ -243,13 +247,17 @@ class Installer:
             self._run([self.python, "-m", "venv", venv], cwd=folder, what="Making the environment")
             pip: Command = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
             self._run([*pip, *exact], cwd=folder, what=what)
+            for compiled in list(venv.rglob("__pycache__")):  # pip's own, which name the place they were made in.
+                remove(compiled)
 
     def _compile(self, venv: Path, scratch: Path) -> None:
         """Byte-compile what a service and its tests import, on every core: else the first import takes seconds."""
         files = [
             path
             for path in venv.rglob("*.py")
-            if not any(part in path.as_posix() for part in _NEVER_IMPORTED) and path.stat().st_size
+            if not any(part in path.as_posix() for part in _NEVER_IMPORTED)
+            and path.stat().st_size
+            and not os.path.exists(cache_from_source(str(path)))
         ]
         files.sort(key=lambda path: path.stat().st_size, reverse=True)
         cores = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -357,6 +365,29 @@ def _listing(venv: Path) -> dict[str, list[int]]:
             status = os.lstat(path)
             listed[os.path.relpath(path, venv)] = [status.st_size, status.st_mtime_ns]
     return listed
+
+
+def _take_bytecode(venv: Path, shelves: Path) -> None:
+    """Link the compiled form of every file that a neighbour has too, unchanged, made by the same Python.
+
+    A compiled file names size and time of its source, and Python looks at both, so a wrong one could only be ignored.
+    """
+    for manifest in shelves.glob("[!.]*/manifest.json"):
+        try:
+            known = json.loads(manifest.read_text())
+            files: dict[str, list[int]] = known["files"]
+            if known["python"] != sys.version:
+                continue
+        except (OSError, ValueError, KeyError):
+            continue
+        for name, mark in _listing(venv).items():
+            compiled = cache_from_source(name) if name.endswith(".py") else ""
+            if files.get(name) == mark and compiled in files and not (venv / compiled).exists():
+                (venv / compiled).parent.mkdir(exist_ok=True)
+                try:
+                    os.link(manifest.parent / "venv" / compiled, venv / compiled)
+                except OSError:
+                    return  # The neighbour was swept, or stands elsewhere: compiling does it.
 
 
 def _copy_environment(shelf: Path, target: Path, final: Path) -> bool:

@@ -20,8 +20,10 @@ from tests.skeleton.conftest import BIN, run
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of this checkout."""
     cache = tmp_path_factory.mktemp("cache")
-    installer = Installer(Processes(), os.environ, cache, find_uv(os.environ))
+    processes = Processes()
+    installer = Installer(processes, os.environ, cache, find_uv(os.environ))
     built = toolkit.wheel_of(toolkit.find_origin(), cache, installer.build_wheel)
+    processes.end_all()
     assert built is not None
     return built
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import sys
 from pathlib import Path
 
 import pytest
 
-from skeleton.environment import Installer, Requirements, _copy_environment, _listing, _pinned, cache_folder, pins_of
+from skeleton.environment import (
+    Installer,
+    Requirements,
+    _copy_environment,
+    _listing,
+    _pinned,
+    _take_bytecode,
+    cache_folder,
+    pins_of,
+)
 from skeleton.errors import InstallFailed, ToolMissing
 from skeleton.processes import Processes
 
@@ -59,6 +69,23 @@ def test_a_damaged_environment_is_not_used(shelf: Path, tmp_path: Path, damage: 
     else:
         (shelf / "manifest.json").unlink()
     assert not _copy_environment(shelf, tmp_path / "target", Path("/final"))
+
+
+def test_bytecode_is_taken_from_a_neighbour_for_unchanged_files_only(tmp_path: Path) -> None:
+    """What another environment has compiled of the very same file is linked; anything else is left to the compiler."""
+    shelf, venv = tmp_path / "shelves" / "one", tmp_path / "venv"
+    for place in (shelf / "venv", venv):
+        place.mkdir(parents=True)
+        for name in ("same", "changed"):
+            (place / f"{name}.py").write_text("x = 1\n")
+            os.utime(place / f"{name}.py", (1000, 1000))
+    os.utime(venv / "changed.py", (2000, 2000))
+    for name in ("same", "changed"):
+        py_compile.compile(str(shelf / "venv" / f"{name}.py"))
+    manifest = {"files": _listing(shelf / "venv"), "python": sys.version}
+    (shelf / "manifest.json").write_text(json.dumps(manifest))
+    _take_bytecode(venv, tmp_path / "shelves")
+    assert [path.name.partition(".")[0] for path in venv.rglob("*.pyc")] == ["same"]
 
 
 def test_pips_report_becomes_a_hashed_lock() -> None:

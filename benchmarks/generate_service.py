@@ -1,0 +1,105 @@
+"""How long `generate-service` takes to a proven service: cold, warm and prepared, against venv + pip doing the same.
+
+cold      every cache is empty: uv downloads, the wheel of the toolkit is built
+warm      uv's downloads and the wheel are there; the lock is resolved and the environment made anew
+prepared  the second service of the day
+venv+pip  `python -m venv`, `pip install` of the same lock with pip's own cache warm, and the same tests: less than what
+          the generator does (no lock, no repository, no lint, no health), so the ratio is on the careful side
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.measure import Claim
+
+_BIN = Path(sys.executable).parent
+_ROUNDS = 3
+_WORDS = ["--with", "db,redis", "--into"]
+
+
+class _Place:
+    """A folder for one measurement after the other, with caches of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cache = folder / "cache"
+        self.number = 0
+        path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
+        unwanted = {"PYTHONDONTWRITEBYTECODE"}
+        self.env = {name: value for name, value in os.environ.items() if name not in unwanted}
+        self.env.update(PATH=path, XDG_CACHE_HOME=str(self.cache), UV_CACHE_DIR=str(folder / "uv"))
+
+    def generate(self) -> float:
+        """Seconds to one proven service."""
+        self.number += 1
+        command = [str(_BIN / "generate-service"), f"hello-{self.number}", *_WORDS, str(self.folder)]
+        return self._timed(command, self.folder)
+
+    def cold(self) -> float:
+        for name in ("cache", "uv"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        return self.generate()
+
+    def warm(self) -> float:
+        for name in ("locks", "environments"):
+            shutil.rmtree(self.cache / "smartservice" / name, ignore_errors=True)
+        return self.generate()
+
+    def with_pip(self) -> float:
+        """Seconds for an environment of the same lock by venv and pip, and the service's own tests in it."""
+        service = self.folder / f"hello-{self.number}"
+        venv = self.folder / "venv"
+        shutil.rmtree(venv, ignore_errors=True)
+        python = str(venv / "bin" / "python")
+        install = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r"]
+        return sum(
+            self._timed(command, service)
+            for command in (
+                [sys.executable, "-m", "venv", str(venv)],
+                [*install, "requirements-dev.txt"],
+                [python, "-m", "pytest", "-q"],
+            )
+        )
+
+    def _timed(self, command: list[str], cwd: Path) -> float:
+        begun = time.monotonic()
+        ended = subprocess.run(command, cwd=cwd, env=self.env, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            raise RuntimeError(f"{command} ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+        return time.monotonic() - begun
+
+
+def run() -> list[Claim]:
+    taken: dict[str, list[float]] = {"cold": [], "prepared": [], "venv+pip": [], "warm": []}
+    with tempfile.TemporaryDirectory(prefix="generate-") as name:
+        place = _Place(Path(name))
+        taken["cold"].append(place.cold())
+        place.with_pip()  # Fills pip's cache.
+        for _ in range(_ROUNDS):
+            taken["prepared"].append(place.generate())
+            taken["warm"].append(place.warm())
+            taken["venv+pip"].append(place.with_pip())
+    best = {kind: min(seconds) for kind, seconds in taken.items()}
+    pip = best["venv+pip"]
+    claims = [
+        Claim(
+            f"generate-service to proven green, {kind} (best of {len(taken[kind])})",
+            f"at most {bar} s",
+            f"{best[kind]:.1f} s",
+            f"venv + pip: {pip:.1f} s",
+            best[kind] <= bar,
+        )
+        for kind, bar in (("cold", 10), ("warm", 8), ("prepared", 4))
+    ]
+    for kind in ("warm", "prepared"):
+        what = f"generate-service to proven green, {kind}: faster than venv + pip"
+        ratio = pip / best[kind]
+        claims.append(Claim(what, "at least 5x", f"{ratio:.1f}x", "venv + pip, its cache warm", ratio >= 5))
+    return claims
