@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -68,7 +69,8 @@ def ask(url: str, statement: str) -> object:
         return row[0] if row else None
 
 
-def start_job(directory: Path, url: str) -> subprocess.Popen[str]:
+@contextmanager
+def job(directory: Path, url: str) -> Iterator[subprocess.Popen[str]]:
     """What a deployment's migration job is: a process that runs `flask db upgrade` where the service is."""
     package = directory / "migrating"
     package.mkdir(exist_ok=True)
@@ -82,22 +84,26 @@ def start_job(directory: Path, url: str) -> subprocess.Popen[str]:
         "PYTHONPATH": os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")]),
         "DATABASE_STATEMENT_TIMEOUT": "0.1",
     }
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "flask", "--app", "migrating.app", "db", "upgrade"],
         cwd=directory, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_two_jobs_at_once_migrate_once(postgres_url: str, versions: Path, tmp_path: Path) -> None:
     """Two migration jobs of one deployment: one runs, the other waits and finds nothing to do; concurrent indexes too."""
-    with psycopg.connect(postgres_url, autocommit=True) as other:
-        other.execute(f"SELECT pg_advisory_lock({LOCK})".encode())
-        jobs = [start_job(tmp_path, postgres_url) for _ in range(2)]
-        clients = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        wait_until(lambda: ask(postgres_url, clients) == 4, 60, what="both jobs waiting")  # they, `other`, the question
-    outputs = [job.communicate(timeout=60) for job in jobs]
+    with job(tmp_path, postgres_url) as one, job(tmp_path, postgres_url) as two:
+        with psycopg.connect(postgres_url, autocommit=True) as other:
+            other.execute(f"SELECT pg_advisory_lock({LOCK})".encode())
+            clients = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            wait_until(lambda: ask(postgres_url, clients) == 4, 60, what="both jobs waiting")  # with us, twice
+        outputs = [process.communicate(timeout=60) for process in (one, two)]
 
-    assert [job.returncode for job in jobs] == [0, 0], outputs
+    assert [one.returncode, two.returncode] == [0, 0], outputs
     assert sorted(out.splitlines()[0] for out, _ in outputs) == ["nothing to do", "upgraded (first)"], outputs
     assert ask(postgres_url, "SELECT count(*) FROM team") == 1
     assert ask(postgres_url, "SELECT count(*) FROM pg_indexes WHERE indexname = 'ix_team_name'") == 1
