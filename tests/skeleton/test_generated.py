@@ -47,7 +47,7 @@ def test_check_test_run_and_smoke_work(
         child.wait_ready(lambda: _status(f"{more['URL']}/healthcheck") == 200, 60)
         assert run(["make", "smoke"], folder, env).count("ok  GET") == 4
         if "redis" in components and "db" not in components:
-            assert _json(f"{more['URL']}/greetings?name=Mary") == {"message": "Hello, Mary!", "times": 1}
+            assert _json(f"{more['URL']}/greetings?name=Mary") == {"name": "Mary", "times": 0}
         if "db" in components:
             assert _json(f"{more['URL']}/greetings") == {"greetings": []}
     run(["git", "diff", "--exit-code"], folder, env)
@@ -160,6 +160,18 @@ def test_an_index_that_does_not_answer_ends_with_5_and_hides_the_password(genera
     assert json.loads(ended.stdout)["error"]["code"] == 5
     assert "correct-horse" not in ended.stdout + ended.stderr
     assert generator.left() == ["first"]
+
+
+@pytest.mark.timeout(400)
+def test_without_uv_venv_and_pip_do_it(generator: Generator) -> None:
+    """The slow way gives the same kind of repository: hashed lock, green proof, an environment that knows its place."""
+    ended = generator("hello", "--installer", "pip")
+    assert ended.returncode == 0, ended.stderr
+    folder = generator.into / "hello"
+    assert "--hash=sha256:" in (folder / "requirements.txt").read_text()
+    assert "on this platform only" in (folder / "requirements-dev.txt").read_text()
+    assert (folder / ".venv" / "bin" / "flask").read_text().startswith(f"#!{folder}/.venv/bin/python")
+    run([folder / ".venv" / "bin" / "flask", "--version"], folder, generator.env)
 
 
 def test_a_service_whose_tests_are_red_is_not_kept(generator: Generator, tmp_path: Path) -> None:

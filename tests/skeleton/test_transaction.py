@@ -34,6 +34,7 @@ def assert_complete(folder: Path, files: set[str]) -> None:
     subprocess.run([folder / ".venv/bin/python", "-c", "import flask"], cwd=folder, capture_output=True, check=True)
 
 
+@pytest.mark.timeout(400)
 def test_killed_at_random_moments_the_target_is_absent_or_complete(generator: Generator) -> None:
     """SIGKILL, SIGTERM or SIGINT at any moment leaves nothing, or the whole service; the next run sweeps the rest."""
     first = generator("first", "--no-verify", "--json")

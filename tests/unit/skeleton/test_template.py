@@ -162,6 +162,30 @@ def test_a_migration_exists_only_with_a_database(rendered: tuple[Plan, Path]) ->
     assert ("migrate" in (folder / "Makefile").read_text()) == ("db" in wanted.components)
 
 
+def test_the_manifests_are_what_they_should_be(rendered: tuple[Plan, Path]) -> None:
+    """Two replicas that a disruption budget protects, nothing writable but /tmp, no privilege, limits, and valid YAML."""
+    import yaml  # type: ignore[import-untyped]
+
+    wanted, folder = rendered
+    found = {}
+    for path in [*folder.glob("deploy/*.yaml"), folder / "compose.yaml", folder / ".github" / "workflows" / "ci.yaml"]:
+        for document in yaml.safe_load_all(path.read_text()):
+            found[document.get("kind", path.name)] = document
+    job = {"Job"} if "db" in wanted.components else set()
+    assert set(found) == {"Deployment", "Service", "PodDisruptionBudget", "compose.yaml", "ci.yaml"} | job
+    for kind in {"Deployment"} | job:
+        pod = found[kind]["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
+        assert container["resources"]["limits"]["memory"]
+        (source,) = container["envFrom"]
+        assert source["secretRef"].get("optional", False) is not bool(job)
+    assert found["Deployment"]["spec"]["replicas"] > found["PodDisruptionBudget"]["spec"]["minAvailable"]
+
+
 def test_the_image_is_locked_and_runs_as_nobody(rendered: tuple[Plan, Path]) -> None:
     """Two stages, every hash required, a numeric user that is not root."""
     _, folder = rendered

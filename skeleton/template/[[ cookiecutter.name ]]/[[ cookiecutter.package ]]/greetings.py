@@ -1,6 +1,6 @@
 """The example: greet somebody. Put what this service is for in its place."""
 
-[% if cookiecutter.db %]
+[% if cookiecutter.db or cookiecutter.redis %]
 from typing import Any
 
 [% endif %]
@@ -37,24 +37,39 @@ class Greetings(Resource):
         current_app.db.session.add(Greeting(name=body.name))
         current_app.db.session.commit()
         return say(body.name), 201
+[% elif cookiecutter.redis %]
+    @validated(query=Somebody)
+    def get(self, query: Somebody) -> dict[str, Any]:
+        """How many times somebody was greeted: /greetings?name=Ada"""
+        times = current_app.redis.get(_key(query.name)) if current_app.config["REDIS_URL"] else 0
+        return {"name": query.name, "times": int(times or 0)}
+
+    @validated(body=Somebody)
+    def post(self, body: Somebody) -> tuple[dict[str, Any], int]:
+        """Greet somebody and count it."""
+        return say(body.name), 201
+[% else %]
+    @validated(query=Somebody)
+    def get(self, query: Somebody) -> dict[str, str]:
+        """Greet somebody: /greetings?name=Ada"""
+        return {"message": f"{current_app.config['SALUTATION']}, {query.name}!"}
+[% endif %]
+[% if cookiecutter.db or cookiecutter.redis %]
 
 
 def say(name: str) -> dict[str, Any]:
-[% else %]
-    @validated(query=Somebody)
-    def get(self, query: Somebody) -> dict[str, str | int]:
-        """Greet somebody: /greetings?name=Ada"""
-        return say(query.name)
-
-
-def say(name: str) -> dict[str, str | int]:
-[% endif %]
-    """The greeting itself[% if cookiecutter.redis %], and how many times it was said where there is a Redis to count[% endif %]."""
-    message = f"{current_app.config['SALUTATION']}, {name}!"
 [% if cookiecutter.redis %]
+    """The greeting itself, and how many times it was said where there is a Redis to count."""
+    message = f"{current_app.config['SALUTATION']}, {name}!"
     if not current_app.config["REDIS_URL"]:
         return {"message": message}
-    return {"message": message, "times": current_app.redis.incr(f"greeted:{name}")}
+    return {"message": message, "times": current_app.redis.incr(_key(name))}
+
+
+def _key(name: str) -> str:
+    return f"[[ cookiecutter.name ]]:greeted:{name}"
 [% else %]
-    return {"message": message}
+    """The greeting itself."""
+    return {"message": f"{current_app.config['SALUTATION']}, {name}!"}
+[% endif %]
 [% endif %]
