@@ -112,6 +112,10 @@ _VALUE = re.compile(
     r"""[bru]?\\?"(?:[^"\\]|\\.)*"|[bru]?'(?:[^'\\]|\\.)*'|\[[^\]]{0,2000}\]|\([^)]{0,2000}\)|\{[^}]{0,2000}\}"""
     r"""|[^\s,;&"'<>)\]}]+(?:"[^"]*"|'[^']*')*|["'][^\r\n]*"""
 )
+_PAIR = re.compile(
+    r"""([(\[]\s?[bru]?\\?["']|["']?(?:name|key)\\?["']?\s?[:=]\s?\\?["'])([A-Za-z][A-Za-z0-9_.\- ]{0,120})"""
+    r"""(\\?["']\s?,\s?(?:\\?["']?value\\?["']?\s?[:=]\s?)?[bru]?\\?)(["'])((?:(?!\4).)+)\4"""
+)
 _HEADER_LINE = re.compile(
     r"""(?i)\b((?:proxy-)?authorization|(?:set-)?cookie2?)(\\?["']?\s*[:=]\s*\\?["']?)([^\r\n"'\\]+)"""
 )
@@ -151,7 +155,7 @@ def redact_text(text: str, known: Iterable[str] = ()) -> str:
     text = _HEADER_LINE.sub(rf"\1\2{MASK}", text)
     text = _SHAPES.sub(MASK, text)
     text = _SCHEME_TOKEN.sub(_mask_scheme_token, text)
-    return _mask_assignments(text)
+    return _mask_assignments(_PAIR.sub(_mask_pair, text))
 
 
 def _mask_scheme_token(found: re.Match[str]) -> str:
@@ -160,6 +164,12 @@ def _mask_scheme_token(found: re.Match[str]) -> str:
     if looks_random or (scheme.lower() == "bearer" and token.lower() not in _WORDS_AFTER_SCHEME):
         return f"{scheme} {MASK}"
     return found.group()
+
+
+def _mask_pair(found: re.Match[str]) -> str:
+    """`("X-Api-Key", "x")` and `{"name": "DB_PASSWORD", "value": "x"}`, as they stand in a repr."""
+    before, name, between, quote, _ = found.groups()
+    return f"{before}{name}{between}{quote}{MASK}{quote}" if is_secret_name(name) else found.group()
 
 
 def _mask_assignments(text: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
 
-from healthcheck import Engine, checks
+from healthcheck import Engine, Result, checks
 from healthcheck.flask import attach
 
 if TYPE_CHECKING:
@@ -53,16 +54,28 @@ def _check_dependencies(app: SmartService) -> None:
     """A check for the database and for Redis, from the moment at which the setting names one."""
     snapshot, known = app.settings.snapshot, app.health.statuses()
     if snapshot["DATABASE_URL"] and "database" not in known:
-        app.health.add("database", checks.database(lambda: _reading_engine(app)))
+        check = checks.database(lambda: app.db.engine.execution_options(**_read_only()))
+        app.health.add("database", _following(check, lambda: app.db.problem))
     if snapshot["REDIS_URL"] and "redis" not in known:
-        app.health.add("redis", checks.redis(lambda: app.redis))
+        app.health.add("redis", _following(checks.redis(lambda: app.redis), lambda: app.redis.problem))
 
 
-def _reading_engine(app: SmartService) -> Any:
-    """The engine for the health check: on SQLite a plain transaction would wait for whoever writes."""
+def _following(check: Callable[[], Any], problem: Callable[[], str | None]) -> Callable[[], Any]:
+    """The check's own result; a warning while it passes on the old server because the new one cannot be followed yet."""
+
+    def run() -> Any:
+        result = check()
+        said = problem()
+        return Result("warn", said) if said and result.status == "pass" else result
+
+    return run
+
+
+def _read_only() -> Mapping[str, Any]:
+    """On SQLite a plain transaction would wait for whoever writes."""
     from smartservice.engines import READ_ONLY
 
-    return app.db.engine.execution_options(**READ_ONLY)
+    return READ_ONLY
 
 
 def _show_metrics(app: SmartService) -> Response:

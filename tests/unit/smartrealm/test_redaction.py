@@ -69,6 +69,10 @@ TEXTS = [
     "key eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.hunter2-Zx9",
     "ghp_hunter2Zx9" + "a" * 30,
     f"xoxb-1234567890-{PLANTED}",
+    f"headers [('Accept', 'x'), ('X-Api-Key', '{PLANTED}')]",
+    f'[["Authorization", "{PLANTED}"]]',
+    f"{{'name': 'DB_PASSWORD', 'value': '{PLANTED}'}}",
+    f"env (b'SMTP_PWD', b'{PLANTED}')",
     f"https://hooks.slack.com/services/T0/B0/{PLANTED}",
 ]
 
@@ -92,6 +96,8 @@ def test_a_secret_in_a_text_is_known_by_its_shape(text: str) -> None:
         "max_tokens=4096 token_ttl=30",
         "bearer token is missing",
         '{"primary_key": "id", "monkey": "banana"}',
+        "[('sort_key', 'name'), ('page', '2')]",
+        "{'name': 'PAGE_SIZE', 'value': '20'}",
     ],
 )
 def test_an_ordinary_text_is_left_alone(text: str) -> None:
@@ -168,6 +174,8 @@ def test_a_hostile_text_takes_no_long_time(count: int) -> None:
         '"' * count,
         "eyJ" * count,
         "-----BEGIN " * count,
+        "('a','" * count,
+        "name='a','" * count,
         "([{" * count,
     ):
         assert isinstance(redact_text(text), str)

@@ -132,6 +132,7 @@ def test_gunicorns_lines_are_written_once(capsys: pytest.CaptureFixture[str], ca
     """Through the root logger when there is one, to standard error while there is none."""
     known, root = logging.getLogger("gunicorn.error").handlers, logging.root.handlers
     try:
+        logging.root.handlers = [caplog.handler]
         logger = QuietLogger(Config())
         logger.setup(Config())
         logger.info("one")

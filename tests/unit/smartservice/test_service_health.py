@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from smartservice.health import version_number
+from tests.processes import wait_until
 from tests.unit.smartservice.making import Make, make
 
 __all__ = ["make"]
@@ -42,6 +43,18 @@ def test_health_tells_the_truth_about_the_database(make: Make, tmp_path: Path) -
     assert "planted" not in reply.text
     assert bad.get("/healthcheck/ready").status_code == 503
     assert bad.get("/healthcheck/live").status_code == 200
+
+
+def test_a_database_that_cannot_be_followed_is_a_warning(make: Make, tmp_path: Path) -> None:
+    """The old server serves on after a change to one that is away; health says so and names no password."""
+    app = make(DATABASE_URL=f"sqlite:///{tmp_path}/a.db")
+    app.db.ping()
+    app.config["DATABASE_URL"] = "postgresql://u:planted@127.0.0.1:1/d"
+    wait_until(lambda: app.db.problem, what="the move to be refused")
+    reply = app.test_client().get("/healthcheck")
+    row = next(row for row in reply.get_json()["results"] if row["checker"] == "database")
+    assert (reply.status_code, row["status"]) == (200, "warn")
+    assert "planted" not in reply.text
 
 
 def test_a_refused_update_shows_in_health(make: Make, tmp_path: Path) -> None:
