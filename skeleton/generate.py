@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import sys
@@ -126,6 +127,10 @@ def plan(
     if os.path.lexists(folder / name):
         raise _exists(folder / name)
     repository.find_git(environ)
+    if importlib.util.find_spec("cookiecutter") is None:
+        raise ToolMissing(
+            "cookiecutter is not installed here and fills the template; install smartservice[generate] and run this again."
+        )
     uv = None if installer == "pip" else find_uv(environ)
     if installer == "uv" and uv is None:
         raise ToolMissing("uv is not installed here; install it, or leave --installer away to use venv and pip.")

@@ -103,6 +103,19 @@ def test_a_missing_git_ends_with_4(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_missing_cookiecutter_ends_with_4(tmp_path: Path) -> None:
+    """Installed without the extra that generates, the command says which one to install."""
+    program = (
+        "import sys; sys.modules['cookiecutter'] = None; from skeleton import cli; sys.exit(cli.run(sys.argv[1:]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "hello", "--into", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 4
+    assert "smartservice[generate]" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_port_in_use_is_a_warning_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The service may run on another machine, so the plan goes on."""
     with socket.socket() as listening:
