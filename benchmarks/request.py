@@ -53,7 +53,7 @@ def calls(app: Flask) -> Callable[[], None]:
 
     def send() -> None:
         for _ in range(REQUESTS):
-            body = app(dict(template), start_response)  # type: ignore[arg-type]
+            body = app(dict(template), start_response)
             for _part in body:
                 pass
             body.close()  # type: ignore[attr-defined]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import pytest
+
 
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nothing listened on a moment ago."""
@@ -34,6 +36,14 @@ def wait_until(condition: Callable[[], object], seconds: float = 15.0, *, what: 
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come true within {seconds:g} s")
         time.sleep(0.01)
+
+
+def open_files(path: Path) -> int:
+    """How many descriptors of this process lead to a file whose path begins with `path`; skips where nobody can tell."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc")
+    links = (entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
+    return sum(1 for link in links if str(link.readlink()).startswith(str(path)))
 
 
 class Child:

@@ -47,7 +47,12 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         (tmp_path / "served.py").write_text(textwrap.dedent(code))
         port = free_port()
         env = {**os.environ, "PORT": str(port), "STATE_DIR": str(tmp_path / "state"), "DRAIN_SECONDS": "0", **environ}
-        command: list[str | Path] = [Path(sys.executable).parent / "gunicorn", "-c", "python:smartservice.gunicorn", "served:app"]
+        command: list[str | Path] = [
+            Path(sys.executable).parent / "gunicorn",
+            "-c",
+            "python:smartservice.gunicorn",
+            "served:app",
+        ]
         child = Child(command, output=tmp_path / f"gunicorn-{port}.log", env=env, cwd=tmp_path)
         running.append(Served(child, port))
         child.wait_ready(running[-1].is_ready)

@@ -18,7 +18,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def block(language: str, containing: str) -> str:
     """The code block of the README that contains a text."""
-    found = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)
     return next(text for text in found if containing in text)
 
 

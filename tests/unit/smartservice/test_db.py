@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sqlite3
 import sys
 import threading
@@ -17,10 +16,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from smartrealm import ConfigurationError, NotConfigured, SmartError
 from smartrealm.errors import Overloaded, Unavailable
-from smartrealm.fork import registered
 from smartservice.db import Base, Database, open_database, translate
 from tests.changing import ChangingSettings
-from tests.processes import wait_until
+from tests.processes import open_files, wait_until
 
 
 class Pen(Base):
@@ -359,14 +357,6 @@ def test_a_new_url_moves_and_sessions_in_flight_finish_on_the_old(tmp_path: Path
     assert open_files(tmp_path / "new.db") == 0
 
 
-def open_files(path: Path) -> int:
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("needs /proc")
-    return sum(
-        1 for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink() and str(path) in str(entry.readlink())
-    )
-
-
 def test_a_new_url_that_does_not_work_changes_nothing(tmp_path: Path) -> None:
     """The old database stays in force while the new one cannot be used; the reason is told; later it moves."""
     settings = ChangingSettings(DATABASE_URL=f"sqlite:///{tmp_path}/old.db")
@@ -396,21 +386,3 @@ def test_a_url_that_is_taken_back_ends_the_move(tmp_path: Path) -> None:
 
     assert db.engine is old
     db.close()
-
-
-def test_opening_and_closing_leaks_nothing(tmp_path: Path) -> None:
-    """A thousand databases leave no thread and no at-fork entry; two hundred used ones leave no file open."""
-    gc.collect()
-    before = registered(), threading.active_count()
-    for _ in range(200):
-        db = open_database(ChangingSettings(DATABASE_URL=f"sqlite:///{tmp_path}/x.db"))
-        db.ping()
-        db.close()
-        db.close()
-    for _ in range(800):
-        open_database(ChangingSettings(DATABASE_URL="postgresql://h/d")).close()
-    del db
-    gc.collect()
-
-    assert (registered(), threading.active_count()) == before
-    assert open_files(tmp_path / "x.db") == 0

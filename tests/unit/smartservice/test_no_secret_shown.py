@@ -58,7 +58,7 @@ def listening(format_name: str) -> Iterator[tuple[SmartService, io.StringIO]]:
     )
     app.reports.sink = PrintedSink()
     try:
-        yield app, sys.stderr  # type: ignore[misc]
+        yield app, sys.stderr
     finally:
         logging.root.handlers, sys.stderr = kept, stderr
         app.close()

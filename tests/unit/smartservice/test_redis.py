@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import threading
 import time
@@ -14,7 +13,6 @@ import redis
 
 from smartrealm import ConfigurationError, NotConfigured
 from smartrealm.errors import Overloaded, Unavailable
-from smartrealm.fork import registered
 from smartservice.redis import REPEATED, SmartRedis, open_redis, translate
 from tests.changing import ChangingSettings
 from tests.processes import free_port, wait_until
@@ -217,13 +215,3 @@ def test_a_new_url_that_does_not_answer_changes_nothing() -> None:
         wait_until(lambda: r.get("x") == b"new")
         wait_until(lambda: r.problem is None)
         r.close()
-
-
-def test_opening_and_closing_leaks_nothing() -> None:
-    """A thousand clients leave no thread and no at-fork entry."""
-    gc.collect()
-    before = registered(), threading.active_count()
-    for _ in range(1000):
-        open_redis(ChangingSettings(REDIS_URL="redis://h/0")).close()
-    gc.collect()
-    assert (registered(), threading.active_count()) == before
