@@ -16,7 +16,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -100,18 +100,23 @@ class Installer:
             command = [*command, "--wheel-dir", into, checkout]
         self._run(command, cwd=checkout, what="Building a wheel of the toolkit")
 
-    def lock(self, wanted: Requirements) -> dict[str, str]:
-        """requirements.txt and requirements-dev.txt: every version pinned, every file with its hash, no index named."""
+    def lock(self, wanted: Requirements, meanwhile: Callable[[], None] = lambda: None) -> dict[str, str]:
+        """requirements.txt and requirements-dev.txt: every version pinned, every file with its hash, no index named.
+
+        `meanwhile()` is called once, while the indexes are being asked where that takes time.
+        """
         asked = (json.dumps(wanted.texts()), _digest(wanted.wheel), self.name, self._indexes())
         shelf = self.cache / "locks" / _key(*asked)
         if self.offline or _age(shelf / LOCKS[-1]) < _FRESH_SECONDS:
+            meanwhile()
             return self._kept_lock(shelf)
         shelf.parent.mkdir(parents=True, exist_ok=True)
         with Partial(shelf.parent, "lock") as partial:
             _lay_out(partial.tree, wanted)
             if self.uv:
-                self._lock_with_uv(partial.tree)
+                self._lock_with_uv(partial.tree, meanwhile)
             else:
+                meanwhile()
                 self._lock_with_pip(partial.tree)
             locks = {}
             for name in LOCKS:
@@ -163,7 +168,7 @@ class Installer:
 
     # -- locks -------------------------------------------------------------------------------------------------
 
-    def _lock_with_uv(self, folder: Path) -> None:
+    def _lock_with_uv(self, folder: Path, meanwhile: Callable[[], None]) -> None:
         """Both locks at once, and the second again where it took another version of something than the first."""
         assert self.uv is not None
         command: Command = [self.uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header"]
@@ -171,7 +176,7 @@ class Installer:
         command = [*command, "--python-version", OLDEST_PYTHON, *self._no_index]
         runtime: Command = [*command, "requirements.in", "--output-file", "requirements.txt"]
         development: Command = [*command, "requirements-dev.in", "--output-file", "requirements-dev.txt"]
-        self._run(runtime, development, cwd=folder, what=_RESOLVING)
+        self._run(runtime, development, cwd=folder, what=_RESOLVING, meanwhile=meanwhile)
         pins, more = (_pinned((folder / name).read_text()) for name in LOCKS)
         if not pins <= more:
             self._run([*development, "--constraints", "requirements.txt"], cwd=folder, what=_RESOLVING)
@@ -282,10 +287,11 @@ class Installer:
             return self._no_index
         return ["--offline"] if self.uv else ["--no-index"]
 
-    def _run(self, *commands: Command, cwd: Path, what: str) -> None:
+    def _run(self, *commands: Command, cwd: Path, what: str, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Run these at the same time, to their ends."""
         try:
             started = [self.processes.start(command, cwd=cwd, env=self._env) for command in commands]
+            meanwhile()
             self.processes.wait_all(started)
         except Failed as failed:
             output = indexes.without_credentials(failed.output)

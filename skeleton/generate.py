@@ -73,7 +73,7 @@ class Plan:
         """The titles of the steps, in their order."""
         wheel = () if self.origin.is_pinned else ("Wheel of the toolkit",)
         proof = ("Proof: tests, lint, health",) if self.verify else ()
-        return (*wheel, "Locked requirements", "Repository", "Environment", *proof, "First commit")
+        return (*wheel, "Repository and its lock", "Environment", *proof, "First commit")
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -191,11 +191,12 @@ def _build(
             wheel = wheel_of(wanted.origin, cache, installer.build_wheel)
     requirements = Requirements(wanted.runtime, _DEVELOPMENT, wheel)
     with steps.next():
-        locks = installer.lock(requirements)
-    with steps.next():
         scratch = partial.path / "rendered"
         scratch.mkdir()
-        repository.render(wanted.values, scratch, partial.tree, template)
+        locks = installer.lock(
+            requirements,
+            meanwhile=lambda: repository.render(wanted.values, scratch, partial.tree, template),
+        )
         _write(partial.tree, {**requirements.texts(), **locks}, wheel)
     with steps.next() as note:
         venv = partial.tree / ".venv"
