@@ -230,6 +230,7 @@ class SmartService(Flask):
     def _work(
         self, future: Future[T], work: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
+        logs.enter_app(self)
         try:
             with self.app_context():
                 future.set_result(work(*args, **kwargs))

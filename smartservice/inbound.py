@@ -47,7 +47,8 @@ class Inbound:
         self._lifecycle = app.lifecycle
         self._access = logs.AccessLog(app)
         self._gate = logs.DebugGate(logging.root, app.logger)
-        self._quiet = tuple(path for path in (app.config["HEALTH_PATH"], app.config["METRICS_PATH"]) if path)
+        routes = (("healthcheck", "HEALTH_PATH"), ("metrics", "METRICS_PATH"))
+        self._probes = frozenset(endpoint for endpoint, key in routes if app.config[key])
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = copy_context()
@@ -60,6 +61,7 @@ class Inbound:
             call = replace(call, debug=True)
             self._gate.__enter__()
         headers.enter_call(call)
+        logs.enter_app(self._app)
         self._settings.pin()
         self._lifecycle.enter()
         exchange = _Exchange(self, call, environ, began)
@@ -88,7 +90,7 @@ class Inbound:
         metrics = self._app.metrics
         if metrics is not None:
             metrics.observe(route, method, status, seconds)
-        if status >= 400 or route is None or not route.startswith(self._quiet):
+        if status >= 400 or rule is None or rule.endpoint not in self._probes:
             path = environ.get("PATH_INFO", "")
             self._access.write(method, path, route, status, seconds, environ.get("REMOTE_ADDR"))
         if call.debug:

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import weakref
+from contextvars import ContextVar
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any, TextIO
@@ -34,6 +35,12 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
 _ESCAPES.update({10: "\\n", 13: "\\r", 9: "\\t", 27: "\\e"})
+_serving: ContextVar[SmartService] = ContextVar("smartservice.logs.serving")
+
+
+def enter_app(app: SmartService) -> None:
+    """Name the app that serves in this execution context: its lines are its own before and after Flask's context too."""
+    _serving.set(app)
 
 
 class LineHandler(logging.Handler):
@@ -51,11 +58,14 @@ class LineHandler(logging.Handler):
         self.setFormatter(formatter)
 
     def app(self) -> SmartService | None:
-        """The app that the present line belongs to: the current one, or else the last that was made."""
+        """The app that the present line belongs to: the current one, the one that serves, or else the last that was made."""
         if has_app_context():
             app = current_app._get_current_object()  # type: ignore[attr-defined]
             if hasattr(app, "redactor"):
                 return app  # type: ignore[no-any-return]
+        serving = _serving.get(None)
+        if serving is not None:
+            return serving
         return self._app() if self._app is not None else None
 
     def filter(self, record: logging.LogRecord) -> bool:  # type: ignore[override, unused-ignore]  # 3.12 widened it
@@ -69,7 +79,11 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.write(self.format(record))
+            line = self.format(record)
+        except Exception as error:
+            line = self.format(_malformed(record, error))
+        try:
+            self.write(line)
         except Exception:
             self.handleError(record)
 
@@ -78,6 +92,12 @@ class LineHandler(logging.Handler):
         stream: TextIO = sys.stderr
         stream.write(line + "\n")
         stream.flush()
+
+
+def _malformed(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
+    """What is logged instead of a line that cannot be put together: where it is. Its arguments may hold anything."""
+    said = f"a log line cannot be written ({type(error).__name__}): {record.pathname}:{record.lineno}"
+    return logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, said, None, None)
 
 
 class JsonFormatter(logging.Formatter):
@@ -180,7 +200,6 @@ class AccessLog:
 
     def __init__(self, app: SmartService) -> None:
         self._settings = app.settings
-        self._fields = app.log_fields
         self._start = "".join(f', "{name}": {json.dumps(value)}' for name, value in app.log_fields.items())
 
     def write(self, method: str, path: str, route: str | None, status: int, seconds: float, remote: str | None) -> None:

@@ -95,6 +95,44 @@ def test_a_probe_that_fails_is_logged(make: Make) -> None:
     assert [line["status"] for line in parsed(written) if line["logger"] == "smartservice.access"] == [503]
 
 
+@pytest.mark.parametrize("path", ["/healthcheckups", "/metrics-of-mine/7"])
+def test_a_route_that_only_begins_like_a_probe_is_logged(make: Make, path: str) -> None:
+    """A service may name its own routes as it likes."""
+    with alone() as written:
+        app = make()
+        app.add_url_rule(path.replace("7", "<number>"), "mine", lambda **_: "x")
+        app.test_client().get(path)
+    assert [line["path"] for line in parsed(written)] == [path]
+
+
+def test_each_of_two_apps_writes_its_own_name(make: Make) -> None:
+    """In its access line, when somebody else listens too, and in what its background work says."""
+    with alone() as written:
+        first, second = make(SERVICE_NAME="first"), make(SERVICE_NAME="second")
+        logging.root.addHandler(logging.NullHandler())
+        for app in (first, second):
+            app.test_client().get("/nowhere")
+            app.in_background(int, "no number").exception()
+    said = [(line["message"], line["service"]) for line in parsed(written)]
+    failed = "background work failed: int"
+    assert said == [
+        ("GET /nowhere 404", "first"),
+        (failed, "first"),
+        ("GET /nowhere 404", "second"),
+        (failed, "second"),
+    ]
+
+
+def test_a_line_that_cannot_be_put_together_says_where_it_is(make: Make) -> None:
+    """It stays one JSON line, and shows none of its arguments: they passed no redaction."""
+    with alone() as written:
+        make().logger.info("%s and %s", "planted")
+    (line,) = parsed(written)
+    assert line["level"] == "error"
+    assert "test_logs.py:" in line["message"]
+    assert "planted" not in str(line)
+
+
 def test_a_log_line_carries_its_context_and_fields(make: Make) -> None:
     """Fields given by extra= become members; the request's id is there without being named."""
     with alone() as written:
