@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sqlalchemy import text
+
 from smartservice.health import version_number
 from tests.processes import wait_until
 from tests.unit.smartservice.making import Make, make
@@ -43,6 +45,18 @@ def test_health_tells_the_truth_about_the_database(make: Make, tmp_path: Path) -
     assert "planted" not in reply.text
     assert bad.get("/healthcheck/ready").status_code == 503
     assert bad.get("/healthcheck/live").status_code == 200
+
+
+def test_a_health_check_undoes_nothing_in_a_memory_database(make: Make) -> None:
+    """Its one connection is shared by all sessions: what one of them has not committed yet stays."""
+    app = make(DATABASE_URL="sqlite://")
+    with app.db.session_scope() as session:
+        session.execute(text("CREATE TABLE team (name TEXT)"))
+    with app.db.session_scope() as session:
+        session.execute(text("INSERT INTO team VALUES ('reds')"))
+        assert app.test_client().get("/healthcheck/ready").status_code == 200
+    with app.db.session_scope() as session:
+        assert session.execute(text("SELECT name FROM team")).scalars().all() == ["reds"]
 
 
 def test_a_database_that_cannot_be_followed_is_a_warning(make: Make, tmp_path: Path) -> None:
