@@ -115,7 +115,7 @@ def test_a_hostile_git_configuration_stops_nothing(generator: Generator) -> None
     """No identity, forced signing, failing hooks, templates, an ignore file for wheels: the first commit is made."""
     hooks = generator.folder / "hooks"
     hooks.mkdir()
-    for name in ("pre-commit", "commit-msg", "post-commit"):
+    for name in ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit"):
         (hooks / name).write_text("#!/bin/sh\nexit 1\n")
         (hooks / name).chmod(0o755)
     (generator.folder / "ignored").write_text("*.whl\nvendor/\n*.toml\n")
