@@ -162,6 +162,8 @@ def _read_text(text: str, core: Any, hint: Any) -> Any:
     kind = get_origin(core) or core
     if core is timedelta:
         return timedelta(seconds=_plain(text, float)) if _INTEGER.fullmatch(text.strip()) else text
+    if kind is Literal:
+        return _choice(text, get_args(core))
     if not _is_composite(kind):
         return text
     if text.lstrip()[:1] in ("[", "{"):
@@ -172,6 +174,19 @@ def _read_text(text: str, core: Any, hint: Any) -> Any:
     if kind in _LISTED:
         return [part.strip() for part in text.split(",") if part.strip()]
     raise Misfit(f"{describe(hint)}, as JSON")
+
+
+def _choice(text: str, choices: tuple[Any, ...]) -> Any:
+    """The choice that the text means: itself, else the first that is written so (`2`, `true`)."""
+    if text in choices:
+        return text
+    for choice in choices:
+        try:
+            if not isinstance(choice, str) and _plain(text, type(choice)) == choice:
+                return choice
+        except Misfit:
+            continue
+    return text
 
 
 def _is_composite(kind: Any) -> bool:

@@ -122,6 +122,9 @@ def is_key(key: str) -> bool:
 
 
 def _is_setting(key: str, value: Any) -> bool:
+    """Whether a default is one: not a module, nor a class or function of that very name (`from uuid import UUID`)."""
+    if isinstance(value, type | types.FunctionType) and value.__name__ == key:
+        return False
     return is_key(key) and not isinstance(value, ModuleType | TypeVar)
 
 

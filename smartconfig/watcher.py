@@ -32,13 +32,15 @@ def ask(source: Source, seconds: float) -> Overrides:
     Raises Unavailable when the time is up, else what the source raised.
     """
     answers: list[Overrides] = []
-    errors: list[BaseException] = []
+    errors: list[Exception] = []
 
     def work() -> None:
         try:
             answers.append(checked(source.current()))
-        except BaseException as error:
+        except Exception as error:
             errors.append(error)
+        except BaseException as error:  # a source that gives up with sys.exit must not end the service
+            errors.append(Unavailable(f"{source.name} gave up with {type(error).__name__}."))
 
     thread = threading.Thread(target=work, name="smartconfig-first-answer", daemon=True)
     thread.start()
@@ -94,6 +96,8 @@ def _watch(reference: weakref.ref[Settings], source: Source, stop: threading.Eve
             answer = None if answer is None else checked(answer)
         except Exception as error:
             answer = error
+        except BaseException as error:
+            answer = Unavailable(f"{source.name} gave up with {type(error).__name__}.")
         settings = reference()
         if stop.is_set() or settings is None:
             return

@@ -41,6 +41,12 @@ def test_upper_case_names_are_the_settings() -> None:
     assert set(declare([module]).by_key) == {"A", "A_1"}
 
 
+def test_a_class_or_function_is_a_setting_under_another_name_only() -> None:
+    """What a module imports or defines is no setting; what it chooses is one, as in Flask."""
+    module = config("from uuid import UUID\nclass X: pass\ndef F(): pass\nJOB_CLASS = X\nON_ERROR = F")
+    assert set(declare([module]).by_key) == {"JOB_CLASS", "ON_ERROR"}
+
+
 @pytest.mark.parametrize(
     ("source", "text", "value"),
     [

@@ -157,6 +157,26 @@ def test_a_source_that_returns_nonsense_does_not_spin() -> None:
     assert source.asked < 10
 
 
+def test_a_source_that_gives_up_ends_nothing() -> None:
+    """A source may raise anything, SystemExit too: the start goes on, and the thread takes the next answer."""
+
+    class Quitter(Teller):
+        def current(self) -> Overrides:
+            raise SystemExit(3)
+
+        def wait(self, version: str, seconds: float) -> Overrides | None:
+            self.asked += 1
+            if self.asked == 1:
+                raise SystemExit(3)
+            return super().wait(version, seconds)
+
+    found = settings(TEXT, source=Quitter(said("v2", {"PAGE_SIZE": 30})), keep=False)
+    assert found.status.state == "missing"
+    found.start()
+    wait_until(lambda: found.snapshot["PAGE_SIZE"] == 30)
+    found.close()
+
+
 def test_an_answer_that_nobody_foresaw_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
     """A value that cannot even be looked at is logged; the next right answer is taken over."""
 
