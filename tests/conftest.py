@@ -7,6 +7,7 @@ when CI is set.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -29,6 +30,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for program in marker.args:
             servers.require(program)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """create_app sets the process's logging up; each test begins with what the one before it found."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.setLevel(level)
+    logging.root.handlers = [known for known in logging.root.handlers if known in handlers]
 
 
 @pytest.fixture(scope="session")

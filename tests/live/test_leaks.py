@@ -34,7 +34,7 @@ def test_a_thousand_apps_leak_nothing(make: Make) -> None:
         del app
     make()
     gc.collect()
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert logging.root.handlers == handlers
     assert last is not None
     assert last() is None
@@ -55,7 +55,8 @@ def test_a_thousand_databases_leak_nothing(tmp_path: Path) -> None:
     del db
     gc.collect()
 
-    assert (registered(), threading.active_count()) == before
+    assert registered() <= before[0]
+    assert threading.active_count() <= before[1]
     assert open_files(tmp_path / "x.db") == 0
 
 
@@ -66,7 +67,8 @@ def test_a_thousand_redis_clients_leak_nothing() -> None:
     for _ in range(1000):
         open_redis(ChangingSettings(REDIS_URL="redis://h/0")).close()
     gc.collect()
-    assert (registered(), threading.active_count()) == before
+    assert registered() <= before[0]
+    assert threading.active_count() <= before[1]
 
 
 def test_a_thousand_outboxes_leave_nothing_behind() -> None:
