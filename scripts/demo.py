@@ -29,8 +29,9 @@ WITHOUT_SERVICE = {"PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", action="store_true", help="keep the generated service in .demo/hello")
+    parser.add_argument("--into", type=Path, default=ROOT, metavar="DIR", help="where .demo is made (default: here)")
     wanted = parser.parse_args()
-    folder = ROOT / ".demo"
+    folder = wanted.into / ".demo"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
