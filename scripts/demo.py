@@ -105,13 +105,13 @@ class Demo:
     def override(self) -> None:
         say(4, "Change a setting while it runs: no restart, and each request sees one version")
         self.overrides.write_text(json.dumps({"SALUTATION": {"value": "Good evening", "author": "demo"}}))
-        end = time.monotonic() + 5
-        while (
-            requests.post(f"{self.base}/greetings", json={"name": "again"}, timeout=5).json()["message"][:4] != "Good"
-        ):
+        end, in_a_row = time.monotonic() + 5, 0
+        while in_a_row < 10:  # each worker looks for itself, within half a second
+            message = requests.post(f"{self.base}/greetings", json={"name": "again"}, timeout=5).json()["message"]
+            in_a_row = in_a_row + 1 if message.startswith("Good") else 0
             if time.monotonic() > end:
                 raise SystemExit("the override did not arrive: this is a fault in the toolkit")
-            time.sleep(0.1)
+            time.sleep(0.05)
         self.show("POST", "/greetings", json={"name": "world"})
         self.flask("config", "explain", "SALUTATION")
 
