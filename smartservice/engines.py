@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Pool, QueuePool, StaticPool, create_engine, event, make_url
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -38,7 +39,9 @@ def make_engine(snapshot: Mapping[str, Any], service: str) -> Engine:
     options = _pool_options(snapshot)
     if url.get_backend_name() == "postgresql":
         options["connect_args"] = _postgres_arguments(url, snapshot, service)
-    return _create(url, pool_pre_ping=True, **options)
+    engine = _create(url, pool_pre_ping=True, **options)
+    event.listen(engine, "handle_error", _without_detail)
+    return engine
 
 
 def read_url(text: str) -> URL:
@@ -131,6 +134,17 @@ def _postgres_arguments(url: URL, snapshot: Mapping[str, Any], service: str) -> 
         more = own if isinstance(own, str) else " ".join(own)
         arguments["options"] = f"-c statement_timeout={milliseconds} {more}".strip()  # the later of two -c wins
     return arguments
+
+
+def _without_detail(context: ExceptionContext) -> None:
+    """Take PostgreSQL's DETAIL out of an error's text: it quotes the row. Programs find it in `error.orig.diag`."""
+    detail = getattr(getattr(context.original_exception, "diag", None), "message_detail", None)
+    if detail:
+        for error in (context.original_exception, context.sqlalchemy_exception):
+            if error is not None:
+                error.args = tuple(
+                    arg.replace(detail, "(not shown)") if isinstance(arg, str) else arg for arg in error.args
+                )
 
 
 def _sqlite(url: URL, snapshot: Mapping[str, Any]) -> Engine:

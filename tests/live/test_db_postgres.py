@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,18 @@ def test_a_long_statement_is_ended_and_is_no_outage(db: Database) -> None:
     assert time.monotonic() - begun < 3
     assert translate(caught.value) is None
     assert ask(db, "SELECT 1") == 1
+
+
+def test_the_text_of_a_failed_statement_shows_no_row(db: Database) -> None:
+    """PostgreSQL quotes the row in its DETAIL, which would stand in logs and reports; a program still finds it."""
+    with db.session_scope() as session:
+        session.execute(text("CREATE TABLE team (name text UNIQUE)"))
+        session.execute(text("INSERT INTO team VALUES ('planted')"))
+    with pytest.raises(exc.IntegrityError, match="team_name_key") as caught:
+        ask(db, "INSERT INTO team SELECT chr(112) || 'lanted' RETURNING 1")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "(planted)" not in shown
+    assert "planted" in caught.value.orig.diag.message_detail  # type: ignore[union-attr]
 
 
 def test_a_connection_that_was_cut_costs_no_request(db: Database, postgres: PostgresServer) -> None:
