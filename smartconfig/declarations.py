@@ -76,6 +76,10 @@ def find_module(module: str | ModuleType) -> ModuleType:
     """The module itself. Raises ModuleMissing when there is none, ConfigurationError when importing it fails."""
     if isinstance(module, ModuleType):
         return module
+    if not isinstance(module, str) or not module or module.startswith("."):
+        raise ConfigurationError(
+            f"Name the config module, such as 'identity.config', or give the module; not {module!r}."
+        )
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -119,6 +119,10 @@ class LiveConfig(Config):
         for key, value in dict(*others, **more).items():
             self[key] = value
 
+    def __ior__(self, other: Any) -> LiveConfig:  # type: ignore[misc]
+        self.update(other)
+        return self
+
     def pop(self, key: str, *default: Any) -> Any:
         if default and key not in self:
             return default[0]

@@ -31,6 +31,7 @@ REQUEST = "smartservice.request"
 """Where the app leaves the request in the WSGI environment; Flask itself forgets it before the access line is written."""
 
 _STREAM = "smartservice.stream"
+_REQUEST_ID = headers.REQUEST_ID.lower()
 _VARIABLES = {
     name: "HTTP_" + name.upper().replace("-", "_")
     for name in (headers.REQUEST_ID, headers.CALLER, headers.DEADLINE, headers.TRACEPARENT, headers.TRACESTATE)
@@ -68,7 +69,10 @@ class Inbound:
 
         def respond(status: str, fields: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
             exchange.status = int(status[:3])
-            return start_response(status, [*fields, (headers.REQUEST_ID, call.request_id)], *error)
+            others = [
+                field for field in fields if field[0].lower() != _REQUEST_ID
+            ]  # of an app or service behind this one
+            return start_response(status, [*others, (headers.REQUEST_ID, call.request_id)], *error)
 
         try:
             body = self._app.wsgi_app(environ, respond)

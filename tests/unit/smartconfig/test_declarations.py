@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import smartconfig
 from smartconfig import load
-from smartconfig.declarations import declare
+from smartconfig.declarations import declare, find_module
 from smartconfig.descriptions import description
 from smartrealm import ConfigurationError
 from tests.unit.smartconfig.configs import config, mistakes, settings
@@ -164,6 +165,13 @@ def test_a_missing_module_says_what_to_do() -> None:
     """The message of a missing module names sys.path; a failing one says what failed."""
     with pytest.raises(ConfigurationError, match=r"no module nowhere_at_all\.config.*sys\.path"):
         load("nowhere_at_all.config", environ={})
+
+
+@pytest.mark.parametrize("given", ["", ".config", None, {"PAGE_SIZE": 1}, Path])
+def test_what_is_no_module_is_refused_with_an_example(given: Any) -> None:
+    """A dictionary or a class, as Flask's own config takes them, gets a sentence that says what to give."""
+    with pytest.raises(ConfigurationError, match=r"such as 'identity\.config'"):
+        find_module(given)
 
 
 def test_a_module_that_fails_is_told_from_a_missing_one(tmp_path: Path) -> None:

@@ -49,6 +49,18 @@ def test_every_answer_has_exactly_one_request_id(make: Make, path: str) -> None:
     assert len(app.test_client().get(path).headers.getlist("X-Request-ID")) == 1
 
 
+def test_an_answer_that_was_passed_on_has_one_request_id(make: Make) -> None:
+    """An app mounted inside of another one, or a service that was asked, brings an id of its own along."""
+    app = make()
+
+    @app.get("/relayed")
+    def relayed() -> Response:
+        return Response("x", headers={"x-request-id": "theirs"})
+
+    reply = app.test_client().get("/relayed", headers={"X-Request-ID": "ours"})
+    assert reply.headers.getlist("X-Request-ID") == ["ours"]
+
+
 def test_nothing_of_a_request_reaches_the_next_one(make: Make) -> None:
     """Each request has its own copied context, on the same thread too."""
     app = make()

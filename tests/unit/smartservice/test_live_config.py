@@ -21,6 +21,8 @@ def test_it_behaves_as_a_dict_does(make: Make) -> None:
     assert config.setdefault("MINE", 9) == 1
     assert config.setdefault("THIRD", 3) == 3
     assert dict(config)["OTHER"] == 2
+    config |= {"OTHER": 4}
+    assert config["OTHER"] == 4
     assert {**config}["THIRD"] == 3
     assert "MINE" in config
     assert config.pop("MINE") == 1
