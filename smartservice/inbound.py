@@ -69,9 +69,8 @@ class Inbound:
 
         def respond(status: str, fields: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
             exchange.status = int(status[:3])
-            others = [
-                field for field in fields if field[0].lower() != _REQUEST_ID
-            ]  # of an app or service behind this one
+            # An app mounted inside this one, or a service that was relayed, has put its own id there.
+            others = [field for field in fields if field[0].lower() != _REQUEST_ID]
             return start_response(status, [*others, (headers.REQUEST_ID, call.request_id)], *error)
 
         try:
