@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from importlib.util import cache_from_source
 from pathlib import Path
 
-from skeleton import indexes
+from skeleton import indexes, locks
 from skeleton.errors import InstallFailed, ToolMissing
 from skeleton.partial import Partial, remove, sweep
-from skeleton.processes import Failed, Processes, clean_environment
+from skeleton.processes import Failed, Processes, Running, clean_environment
 
 Command = Sequence[str | Path]
 
@@ -32,6 +32,8 @@ OLDEST_PYTHON = "3.11"
 LOCKS = ("requirements.txt", "requirements-dev.txt")
 _FRESH_SECONDS = 600.0
 """A lock younger than this is taken again: uv and pip believe an index's answer for as long."""
+_PATIENCE_SECONDS = 15.0
+"""For an answer that would make a lock wider, but is not needed here."""
 _RESOLVING = "Resolving the requirements"
 _KEEP_SECONDS = 30 * 86400
 _KEEP_MOST = 8
@@ -118,17 +120,17 @@ class Installer:
             else:
                 meanwhile()
                 self._lock_with_pip(partial.tree)
-            locks = {}
+            made = {}
             for name in LOCKS:
                 path = partial.tree / name
-                locks[name] = _lock_head(name, universal=bool(self.uv)) + wanted.head + path.read_text()
-                path.write_text(locks[name])
+                made[name] = locks.head(name, universal=bool(self.uv)) + wanted.head + path.read_text()
+                path.write_text(made[name])
             remove(shelf)
             try:
                 partial.put(shelf)
             except FileExistsError:
                 pass  # Another run has just put the same there.
-        return locks
+        return made
 
     def environment(self, lock: str, wanted: Requirements, target: Path, final: Path) -> bool:
         """Put a finished environment for this lock at `target`, to work at `final`; whether a prepared one was used."""
@@ -176,10 +178,32 @@ class Installer:
         command = [*command, "--python-version", OLDEST_PYTHON, *self._no_index]
         runtime: Command = [*command, "requirements.in", "--output-file", "requirements.txt"]
         development: Command = [*command, "requirements-dev.in", "--output-file", "requirements-dev.txt"]
+        first = self._start_with_first_index(command, folder)
         self._run(runtime, development, cwd=folder, what=_RESOLVING, meanwhile=meanwhile)
-        pins, more = (_pinned((folder / name).read_text()) for name in LOCKS)
+        pins, more = (locks.pinned((folder / name).read_text()) for name in LOCKS)
         if not pins <= more:
             self._run([*development, "--constraints", "requirements.txt"], cwd=folder, what=_RESOLVING)
+        if first:
+            try:
+                first.wait(_PATIENCE_SECONDS)
+            except Failed:
+                return  # What is only in a further index cannot be found in the first one.
+            for name in LOCKS:
+                path = folder / name
+                path.write_text(locks.with_more_hashes(path.read_text(), (folder / "first.txt").read_text()))
+
+    def _start_with_first_index(self, command: Command, folder: Path) -> Running | None:
+        """Resolve without the further indexes too, when there are any, for the hashes of the first one's files.
+
+        uv writes the hashes of one index only. A further index is often a mirror with a part of the files, and a lock with
+        nothing but those could be installed on machines like this one alone.
+        """
+        further = {"UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX_STRATEGY"}
+        if not further & set(self._env):
+            return None
+        env = {name: value for name, value in self._env.items() if name not in further}
+        asked: Command = [*command, "requirements-dev.in", "--output-file", "first.txt"]
+        return self.processes.start(asked, cwd=folder, env=env)
 
     def _lock_with_pip(self, folder: Path) -> None:
         command: Command = [self.python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
@@ -188,7 +212,7 @@ class Installer:
             report = f"{name}.json"
             asked = ["--requirement", f"{name}.in", *more, "--report", report]
             self._run([*command, *asked], cwd=folder, what=_RESOLVING)
-            pins, lock = pins_of(json.loads((folder / report).read_text()))
+            pins, lock = locks.of_pip_report(json.loads((folder / report).read_text()))
             (folder / f"{name}.pins").write_text(pins)
             (folder / f"{name}.txt").write_text(lock)
             more = ["--constraint", f"{name}.pins"]
@@ -212,14 +236,14 @@ class Installer:
 
     def _kept_lock(self, shelf: Path) -> dict[str, str]:
         try:
-            locks = {name: (shelf / name).read_text() for name in LOCKS}
+            kept = {name: (shelf / name).read_text() for name in LOCKS}
         except OSError:
             raise InstallFailed(
                 "--offline can repeat only what was generated here before, and nothing like this was: run it once without "
                 "--offline."
             ) from None
         os.utime(shelf)
-        return locks
+        return kept
 
     # -- environments ------------------------------------------------------------------------------------------
 
@@ -331,27 +355,6 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
     return base / "smartservice"
 
 
-def pins_of(report: Mapping[str, object]) -> tuple[str, str]:
-    """Constraints and a hashed lock out of pip's installation report (format 1)."""
-    pins, lines = [], []
-    installs = report["install"]
-    assert isinstance(installs, list)
-    for item in sorted(installs, key=lambda item: str(item["metadata"]["name"]).lower()):
-        archive = item["download_info"]["archive_info"]
-        digest = archive.get("hashes", {}).get("sha256") or archive["hash"].partition("=")[2]
-        pin = f"{item['metadata']['name'].lower().replace('_', '-')}=={item['metadata']['version']}"
-        pins.append(pin)
-        lines.append(f"{pin} \\\n    --hash=sha256:{digest}")
-    return "\n".join(pins) + "\n", "\n".join(lines) + "\n"
-
-
-def _lock_head(name: str, *, universal: bool) -> str:
-    scope = (
-        "" if universal else f"# Hashes for Python {sys.version_info[0]}.{sys.version_info[1]} on this platform only.\n"
-    )
-    return f"# Every version and every file that {name.replace('.txt', '.in')} resolves to. `make lock` writes it anew.\n{scope}"
-
-
 def _lay_out(folder: Path, wanted: Requirements) -> None:
     """The requirement files and vendor/, as in the repository: relative paths then mean the same in both."""
     folder.mkdir(exist_ok=True)
@@ -442,11 +445,6 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except OSError:
         return float("inf")
-
-
-def _pinned(lock: str) -> set[str]:
-    """The `name==version` of each line of a lock."""
-    return {line.split()[0] for line in lock.splitlines() if "==" in line and line[0].isalnum()}
 
 
 def _digest(path: Path | None) -> str:

@@ -15,10 +15,8 @@ from skeleton.environment import (
     Requirements,
     _copy_environment,
     _listing,
-    _pinned,
     _take_bytecode,
     cache_folder,
-    pins_of,
 )
 from skeleton.errors import InstallFailed, ToolMissing
 from skeleton.processes import Processes
@@ -86,24 +84,6 @@ def test_bytecode_is_taken_from_a_neighbour_for_unchanged_files_only(tmp_path: P
     (shelf / "manifest.json").write_text(json.dumps(manifest))
     _take_bytecode(venv, tmp_path / "shelves")
     assert [path.name.partition(".")[0] for path in venv.rglob("*.pyc")] == ["same"]
-
-
-def test_pips_report_becomes_a_hashed_lock() -> None:
-    """Both forms of a hash that pip writes are understood; names are as an index spells them."""
-    report = {
-        "install": [
-            _item("Flask_RESTful", "0.3", {"hashes": {"sha256": "aa"}}),
-            _item("click", "8.5", {"hash": "sha256=bb"}),
-        ]
-    }
-    pins, lock = pins_of(report)
-    assert pins == "click==8.5\nflask-restful==0.3\n"
-    assert lock == "click==8.5 \\\n    --hash=sha256:bb\nflask-restful==0.3 \\\n    --hash=sha256:aa\n"
-    assert _pinned(lock) == {"click==8.5", "flask-restful==0.3"}
-
-
-def _item(name: str, version: str, archive: dict[str, object]) -> dict[str, object]:
-    return {"metadata": {"name": name, "version": version}, "download_info": {"archive_info": archive}}
 
 
 def test_offline_without_a_kept_lock_says_what_to_do(tmp_path: Path) -> None:
