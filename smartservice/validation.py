@@ -8,10 +8,11 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
+from inspect import iscoroutinefunction
 from typing import Any, Union, get_args, get_origin
 from urllib.parse import quote
 
-from flask import request
+from flask import current_app, request
 from flask.views import View
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import UnsupportedMediaType
@@ -53,17 +54,19 @@ def validated(*, body: Any = None, query: Any = None) -> Callable[[Callable[...,
         @validated(body=TeamIn, query=Page)
         def post(self, body: TeamIn, query: Page) -> Team: ...
 
-    Works on plain views and on the methods of resources. A body that is no JSON type answers 415, JSON that cannot be
-    read 400, values that break the rules 422 with every mistake of body and query at once. A plain view may return a
-    pydantic model too.
+    Works on plain views, also async ones, and on the methods of resources. A body that is no JSON type answers 415,
+    JSON that cannot be read 400, values that break the rules 422 with every mistake of body and query at once. A plain
+    view may return a pydantic model too.
     """
     wanted = Validated(body, query)
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        is_async = iscoroutinefunction(view)
+
         @wraps(view)
         def checked(*args: Any, **kwargs: Any) -> Any:
             kwargs.update(_read(wanted))
-            answer = view(*args, **kwargs)
+            answer = (current_app.ensure_sync(view) if is_async else view)(*args, **kwargs)
             return answer if args and isinstance(args[0], View) else _for_flask(answer)
 
         checked.__validated__ = wanted  # type: ignore[attr-defined]

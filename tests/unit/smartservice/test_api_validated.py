@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -177,3 +179,20 @@ def test_metadata_for_tools() -> None:
 
     metadata = view.__validated__  # type: ignore[attr-defined]
     assert (metadata.body, metadata.query, view.__name__, view.__doc__) == (TeamIn, Page, "view", "Docs.")
+
+
+def test_an_async_view_is_awaited() -> None:
+    """By the app, as Flask awaits every other async view."""
+
+    class Awaiting(Flask):
+        def async_to_sync(self, func: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+            return lambda *args, **kwargs: asyncio.run(func(*args, **kwargs))
+
+    app = Awaiting(__name__)
+
+    @app.post("/dogs")
+    @validated(body=Dog)
+    async def view(body: Dog) -> Dog:
+        return body
+
+    assert app.test_client().post("/dogs", json={"kind": "dog", "name": "Rex"}).get_json()["name"] == "Rex"
