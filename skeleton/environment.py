@@ -203,7 +203,10 @@ class Installer:
             return None
         env = {name: value for name, value in self._env.items() if name not in further}
         asked: Command = [*command, "requirements-dev.in", "--output-file", "first.txt"]
-        return self.processes.start(asked, cwd=folder, env=env)
+        try:
+            return self.processes.start(asked, cwd=folder, env=env)
+        except FileNotFoundError:
+            return None  # Told by what must be run.
 
     def _lock_with_pip(self, folder: Path) -> None:
         command: Command = [self.python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
