@@ -222,10 +222,11 @@ class SmartService(Flask):
         try:
             return self._parts[name]  # type: ignore[no-any-return]
         except KeyError:
-            with self._making:
-                if name not in self._parts:
-                    self._parts[name] = make(self)
-                return self._parts[name]  # type: ignore[no-any-return]
+            pass  # and what making it raises does not happen "during handling of" this
+        with self._making:
+            if name not in self._parts:
+                self._parts[name] = make(self)
+            return self._parts[name]  # type: ignore[no-any-return]
 
     def _work(
         self, future: Future[T], work: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -78,7 +78,10 @@ def doctor(as_json: bool, no_connect: bool) -> None:
     """
     from smartservice.doctor import examine
 
-    findings = examine(_facts(service(), connect=not no_connect))
+    app = service()
+    findings = examine(_facts(app, connect=not no_connect))
+    if app.part("db") is not None:
+        app.db.close_idle()
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

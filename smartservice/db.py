@@ -165,6 +165,12 @@ class Database:
             return PoolStatus(0, 0, self._limit)
         return PoolStatus(pool.checkedout(), pool.checkedin(), self._limit)
 
+    def close_idle(self) -> None:
+        """Close what lies in the pool, as a command does at its end; the next use connects anew. Memory stays."""
+        engine = self._engine.opened()
+        if engine is not None and not engines.is_memory(engine.url):
+            engine.dispose()
+
     @property
     def problem(self) -> str | None:
         """Why a change of DATABASE_URL could not be followed yet; None when all is well. Has no secret in it."""

@@ -203,16 +203,17 @@ class Migrations:
             raise Failed(f"there is no {versions}: run this where the service's MIGRATIONS_DIRECTORY is.")
         with tempfile.TemporaryDirectory(prefix="smartservice-migrations-") as directory:
             Path(directory, "script.py.mako").write_text(_TEMPLATE)
-            yield cls(
-                database,
-                ScriptDirectory(
-                    directory,
-                    _FILE_NAME,
-                    version_locations=[str(versions)],
-                    timezone="UTC",
-                    messaging_opts={"quiet": True},
-                ),
+            scripts = ScriptDirectory(
+                directory,
+                _FILE_NAME,
+                version_locations=[str(versions)],
+                timezone="UTC",
+                messaging_opts={"quiet": True},
             )
+            try:
+                yield cls(database, scripts)
+            finally:
+                database.close_idle()
 
     def where(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The migrations that the database is at, and the newest ones there are."""

@@ -132,6 +132,16 @@ def test_upgrade_and_downgrade_leave_no_lock_and_no_changed_connection(app: Smar
         connection.close()
 
 
+def test_a_command_leaves_no_connection_open(app: SmartService) -> None:
+    """Neither for the server to notice, nor for Python to warn of at the end of the process."""
+    from smartservice.cli import doctor
+
+    app.test_cli_runner().invoke(db, ["current"])
+    assert app.db.pool_status().idle == 0
+    app.test_cli_runner().invoke(doctor, [])
+    assert app.db.pool_status().idle == 0
+
+
 def test_a_failed_migration_leaves_nothing(app: SmartService, postgres_url: str, versions: Path) -> None:
     """A migration that fails is undone with all that ran before it in the same upgrade."""
     (versions / "second.py").write_text(SECOND.replace("with op", "op.execute('SELECT nothing')\n    with op"))
