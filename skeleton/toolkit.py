@@ -82,7 +82,10 @@ def hash_of(root: Path) -> str:
     """The hash of everything that goes into a wheel of this checkout."""
     digest = hashlib.sha256()
     for path in sources(root):
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # Somebody works in the checkout right now.
+            continue
         digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
@@ -146,7 +149,10 @@ def _copy_of(origin: Origin, into: Path) -> Path:
     for path in sources(origin.checkout):
         target = into / path.relative_to(origin.checkout)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        try:
+            shutil.copyfile(path, target)
+        except FileNotFoundError:
+            continue
     (into / "README.md").touch()
     local = origin.version.partition("+")[2]
     with (into / "setup.cfg").open("a") as settings:

@@ -60,7 +60,8 @@ def test_killed_at_random_moments_the_target_is_absent_or_complete(generator: Ge
         except subprocess.TimeoutExpired:
             process.send_signal(how)
             code = process.wait(30)
-            assert code in (-how, 128 + how, 0), (number, how, code)
+            # Python itself answers 1 to a SIGINT that comes before its start is over.
+            assert code in (-how, 128 + how, 0, *([1] if how == signal.SIGINT else [])), (number, how, code)
         target = generator.into / "hello"
         left = [name for name in generator.left() if "partial" in name and name not in before]
         if how != signal.SIGKILL and process.returncode in (0, 128 + how):
