@@ -185,8 +185,11 @@ def unmarked(hint: Any) -> tuple[Any, frozenset[Mark]]:
     if get_origin(hint) is Annotated:
         inner, *metadata = get_args(hint)
         plain, marks = unmarked(inner)
-        rest = tuple(item for item in metadata if not isinstance(item, Mark))
+        # `Annotated[str, Secret]` says the same as `Secret[str]`: there the mark is an alias that holds a mark.
+        aliases = [item for item in metadata if get_origin(item) is Annotated]
+        rest = tuple(item for item in metadata if not isinstance(item, Mark) and item not in aliases)
         marks |= {item for item in metadata if isinstance(item, Mark)}
+        marks |= {mark for alias in aliases for mark in unmarked(alias)[1]}
         return (Annotated[(plain, *rest)] if rest else plain), marks
     return hint, _marks_inside(hint)
 

@@ -50,6 +50,7 @@ class _Subscription:
     keys: tuple[str, ...]
     callback: Callback
     seen: Snapshot
+    telling: Snapshot | None = None
 
 
 @dataclass(slots=True)
@@ -323,15 +324,20 @@ class Settings:
 
     def _announce(self) -> None:
         for subscription in self._subscriptions:
-            old, new = subscription.seen, self._snapshot
+            told = subscription.telling  # this callback is being called, and has changed something itself
+            old, new = told or subscription.seen, self._snapshot
             if old is new:
                 continue
-            if any(differs(old.get(key), new.get(key)) for key in subscription.keys):
-                try:
+            subscription.telling = new
+            try:
+                if any(differs(old.get(key), new.get(key)) for key in subscription.keys):
                     subscription.callback(old, new)
-                except Exception:
-                    _log.exception("a callback for a change of %s failed", ", ".join(subscription.keys))
-            subscription.seen = new
+            except Exception:
+                _log.exception("a callback for a change of %s failed", ", ".join(subscription.keys))
+            finally:
+                if told is None:
+                    # Only now, so that a child that is forked in the middle calls it again.
+                    subscription.seen, subscription.telling = subscription.telling, None
 
     def _log_once(self, level: int, event: str, text: str) -> None:
         line = f"{event}: {text}"
@@ -348,6 +354,8 @@ class Settings:
 def _begin_anew(settings: Settings) -> None:
     """In a forked child: the thread and whoever held the lock stayed behind in the parent."""
     settings._lock = threading.RLock()
+    for subscription in settings._subscriptions:
+        subscription.telling = None
     if settings._thread is not None:
         settings._thread = None
         settings.start()

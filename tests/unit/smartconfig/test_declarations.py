@@ -112,13 +112,15 @@ def test_modules_stack() -> None:
         "list[Secret[str]]",
         "Secret[NeedsRestart[str]]",
         "NeedsRestart[Secret[str]]",
+        "typing.Annotated[str, Secret]",
+        "typing.Annotated[str, 'for payments', NeedsRestart, Secret[str]]",
         "pydantic.SecretStr",
         "Model",
     ],
 )
 def test_a_secret_is_found_wherever_it_is_marked(annotation: str) -> None:
     """Marks count outside, inside a union, a list, a model, combined, and as pydantic's own type."""
-    source = "import pydantic\nclass Model(pydantic.BaseModel):\n    inner: Secret[str] = 'x'\n"
+    source = "import pydantic, typing\nclass Model(pydantic.BaseModel):\n    inner: Secret[str] = 'x'\n"
     declared = declare([config(f"{source}A: {annotation} = None")]).by_key["A"]
     assert declared.secret
     assert declared.needs_restart == ("NeedsRestart" in annotation)

@@ -205,6 +205,21 @@ def test_a_callback_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
     assert [record.getMessage() for record in caplog.records] == ["a callback for a change of PAGE_SIZE failed"] * 3
 
 
+def test_a_callback_may_change_a_setting() -> None:
+    """It is not called again for the change that it is being told of, and is for the next one."""
+    found, _ = followed(said("v1"))
+    told: list[tuple[int, int]] = []
+
+    def follow(old: Snapshot, new: Snapshot) -> None:
+        told.append((old["PAGE_SIZE"], new["PAGE_SIZE"]))
+        found.override({"LOG_LEVEL": "DEBUG"})
+
+    found.on_change("PAGE_SIZE", follow)
+    found.override({"PAGE_SIZE": 30})
+    found.override({"PAGE_SIZE": 40})
+    assert told == [(20, 30), (30, 40)]
+
+
 def test_nobody_waits_for_a_callback() -> None:
     """While a callback takes its time, values, status and explanations are answered, and are the new ones."""
     found, source = followed(said("v1"))
