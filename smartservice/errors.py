@@ -116,8 +116,8 @@ class _Pipeline:
             if crash is None:
                 current_app.logger.warning("answered %d: %s", error.code, _said(error))
             return self._problem(error.code, CODES.get(error.code, "internal"), None, headers=_headers(error))
-        data = getattr(error, "data", None)
-        members = data if isinstance(data, Mapping) else {}
+        given: tuple[object, ...] = (getattr(error, "data", None), error.description)
+        members = next((data for data in given if isinstance(data, Mapping)), {})
         detail = next((members[name] for name in ("detail", "message") if isinstance(members.get(name), str)), None)
         code = CODES.get(error.code, "bad-request")
         return self._problem(error.code, code, None, detail or _said(error), members, headers=_headers(error))
@@ -186,6 +186,8 @@ class _Pipeline:
         except Exception:
             current_app.logger.exception("the details of a %d reply could not be written", status)
             body = {"type": "about:blank", "title": _phrase(status), "status": status, "code": code}
+            if call is not None:
+                body["instance"] = call.request_id
             content = json.dumps(body, separators=(",", ":")).encode() + b"\n"
         return Response(content, status, headers=list(headers), content_type=PROBLEM_JSON)
 
@@ -246,4 +248,5 @@ def _said(error: HTTPException) -> str | None:
             if isinstance(cause, UnicodeDecodeError):
                 return "The body is not valid JSON: it is not UTF-8."
             cause = cause.__cause__ or cause.__context__
-    return error.description
+    said: object = error.description  # `abort(400, {...})` is written too, and so is `abort(400, error)`
+    return None if said is None or isinstance(said, Mapping) else str(said)

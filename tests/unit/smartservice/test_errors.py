@@ -226,6 +226,22 @@ def test_restful_abort_keeps_its_data(client: FlaskClient) -> None:
     assert (body["detail"], body["message"], body["key"], body["status"]) == ("Taken.", "Taken.", "value", 409)
 
 
+@pytest.mark.parametrize(
+    ("description", "shown"),
+    [
+        ({"detail": "taken", "name": "blue"}, {"detail": "taken", "name": "blue"}),
+        (ValueError("taken"), {"detail": "taken"}),
+    ],
+)
+def test_a_description_need_not_be_text(description: Any, shown: dict[str, str]) -> None:
+    """`abort(409, {...})` gives members as flask-restful's abort does, and `abort(409, error)` its text."""
+    app = make_app()
+    app.add_url_rule("/taken", view_func=lambda: abort(409, description))
+    body = app.test_client().get("/taken").get_json()
+    assert {name: body[name] for name in body if name in ("detail", "name")} == shown
+    assert body["status"] == 409
+
+
 def test_headers_of_an_error_are_kept(client: FlaskClient) -> None:
     """Allow, Retry-After and WWW-Authenticate survive."""
     assert {part.strip() for part in client.delete("/json").headers["Allow"].split(",")} == {"OPTIONS", "POST"}
