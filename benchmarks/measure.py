@@ -10,6 +10,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask
+from werkzeug.test import EnvironBuilder
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,26 @@ def alternate(
             if number:
                 taken[name].append(clock() - begun)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def requests_to(app: Flask, path: str, *, times: int = 500, **variables: str) -> Callable[[], None]:
+    """A function that calls the app `times` times as a WSGI server does, past any test client; each must answer 200.
+
+    `variables` are WSGI variables of the request: `HTTP_ACCEPT="..."`.
+    """
+    template = EnvironBuilder(path, environ_overrides={"REMOTE_ADDR": "127.0.0.1", **variables}).get_environ()
+
+    def start_response(status: str, headers: Any, error: Any = None) -> Callable[[bytes], object]:
+        assert status == "200 OK", status
+        return lambda data: None
+
+    def send() -> None:
+        for _ in range(times):
+            body = app(dict(template), start_response)
+            b"".join(body)
+            body.close()  # type: ignore[attr-defined]
+
+    return send
 
 
 def ratio_claim(what: str, *, most: float, ours: float, reference: float, against: str) -> Claim:

@@ -58,7 +58,7 @@ def _client(reports: Reports) -> FlaskClient:
     app.logger.propagate = False
     errors.install(app, report=reports.crashed)
 
-    @app.get("/work/<int:number>")
+    @app.get("/items/<int:number>")
     def work(number: int) -> str:
         time.sleep(0.001)  # a query
         if number % _CRASH_EVERY == 0:
@@ -75,7 +75,7 @@ def _p99s(clients: Mapping[str, FlaskClient], settle: Callable[[], object]) -> d
         for name, client in clients.items():
             for number in range(_REQUESTS):
                 began = time.perf_counter()
-                client.get(f"/work/{number}")
+                client.get(f"/items/{number}")
                 taken[name].append(time.perf_counter() - began)
             settle()
     return {name: statistics.quantiles(times, n=100)[98] for name, times in taken.items()}

@@ -10,14 +10,12 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 from flask import Flask
-from werkzeug.test import EnvironBuilder
 
-from benchmarks.measure import Claim, alternate, ratio_claim
+from benchmarks.measure import Claim, alternate, ratio_claim, requests_to
 from smartservice import create_app
-
-REQUESTS = 2000
 
 
 def run() -> list[Claim]:
@@ -28,13 +26,13 @@ def run() -> list[Claim]:
 def one_request() -> Claim:
     """A small JSON route through the whole WSGI call, access lines written to /dev/null."""
     bare = Flask("bare")
-    ours = create_app("benchmarks.request", environ={"REALM": "production"}, LOG_FORMAT="json")
+    ours = create_app(ModuleType("bench.config"), environ={"REALM": "production"}, LOG_FORMAT="json")
     for app in (bare, ours):
         app.add_url_rule("/teams/<int:number>", "team", lambda number: {"id": number, "name": "blue"})
     with open(os.devnull, "w") as nowhere:
         sys.stderr, kept = nowhere, sys.stderr
         try:
-            taken = alternate({"ours": calls(ours), "bare": calls(bare)}, rounds=15)
+            taken = alternate({"ours": requests_to(ours, "/teams/7"), "bare": requests_to(bare, "/teams/7")}, rounds=25)
         finally:
             sys.stderr = kept
             ours.close()
@@ -43,26 +41,8 @@ def one_request() -> Claim:
     )
 
 
-def calls(app: Flask) -> Callable[[], None]:
-    """A function that sends REQUESTS requests straight into the WSGI app."""
-    template = EnvironBuilder("/teams/7", environ_overrides={"REMOTE_ADDR": "127.0.0.1"}).get_environ()
-
-    def start_response(status: str, headers: object, error: object = None) -> Callable[[bytes], object]:
-        assert status == "200 OK"
-        return lambda _: None
-
-    def send() -> None:
-        for _ in range(REQUESTS):
-            body = app(dict(template), start_response)
-            for _part in body:
-                pass
-            body.close()  # type: ignore[attr-defined]
-
-    return send
-
-
 BARE = "import flask, flask_restful; app = flask.Flask('x'); flask_restful.Api(app)"
-OURS = "from smartservice import create_app; app = create_app('benchmarks.request')"
+OURS = "import types; from smartservice import create_app; app = create_app(types.ModuleType('shop.config'))"
 
 
 def startup() -> Claim:

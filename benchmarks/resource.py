@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stderr
 from types import ModuleType
 from typing import Any
 
 import flask_restful
 from flask import Flask
-from werkzeug.test import EnvironBuilder
 
-from benchmarks.measure import Claim, alternate, ratio_claim
+from benchmarks.measure import Claim, alternate, ratio_claim, requests_to
 from smartservice import create_app
 
 _REQUESTS = 500
@@ -41,33 +39,14 @@ def _smart() -> Flask:
     return app
 
 
-def requests_to(app: Flask, path: str, *, times: int = _REQUESTS) -> Callable[[], None]:
-    """Calls the app as a WSGI server does, `times` times."""
-    environ = EnvironBuilder(path, environ_overrides={"HTTP_ACCEPT": "application/json"}).get_environ()
-    statuses: list[str] = []
-
-    def start_response(status: str, headers: Any, error: Any = None) -> Callable[[bytes], object]:
-        statuses.append(status)
-        return lambda data: None
-
-    def call() -> None:
-        statuses.clear()
-        for _ in range(times):
-            body = app(dict(environ), start_response)
-            b"".join(body)
-            close = getattr(body, "close", None)
-            if close is not None:
-                close()
-        assert set(statuses) == {"200 OK"}, set(statuses)
-
-    return call
-
-
 def run() -> list[Claim]:
     """A resource through create_app, access line included, against stock flask-restful without any."""
     handlers = list(logging.root.handlers)
     with redirect_stderr(io.StringIO()):
-        stock, smart = requests_to(_stock(), "/teams/7"), requests_to(_smart(), "/teams/7")
+        stock, smart = (
+            requests_to(app, "/teams/7", times=_REQUESTS, HTTP_ACCEPT="application/json")
+            for app in (_stock(), _smart())
+        )
         taken = alternate({"stock": stock, "smart": smart}, rounds=15)
     logging.root.handlers[:] = handlers
     return [
