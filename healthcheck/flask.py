@@ -12,6 +12,9 @@ from flask import Blueprint, Flask, Response, current_app, has_app_context, requ
 from healthcheck.access import LOOPBACK, Access
 from healthcheck.engine import GROUPS, Engine
 
+ENDPOINT = "_healthcheck"
+"""The endpoint of the routes: a name that leaves `healthcheck` to the service's own functions."""
+
 
 def attach(
     app: Flask | Blueprint,
@@ -44,14 +47,14 @@ def attach(
     for name in GROUPS:  # a rule without a variable is found faster: these are what probes ask
         app.add_url_rule(
             f"{below}/{name}",
-            "healthcheck",
+            ENDPOINT,
             healthcheck,
             methods=["GET"],
             strict_slashes=False,
             defaults={"group": name},
         )
     for rule in (below or "/", f"{below}/<group>", f"{below}/<group>/<check>"):
-        app.add_url_rule(rule, "healthcheck", healthcheck, methods=["GET"], strict_slashes=False)
+        app.add_url_rule(rule, ENDPOINT, healthcheck, methods=["GET"], strict_slashes=False)
 
 
 def app_logger() -> logging.Logger | None:

@@ -19,6 +19,9 @@ from smartrealm import redact_text
 DEFAULT, SOURCE, ENVIRONMENT, EXPLICIT = "default", "source", "environment", "explicit"
 
 
+_FAILED = "its validate() failed with"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layered:
     """One layer's value of a setting, as it was written."""
@@ -97,13 +100,33 @@ def settle(inputs: Inputs, overrides: Overrides | None, source: str, explicit: M
             declarations[key] = Declaration(key, Any)
         stacks[key].append(Layered(EXPLICIT, "explicit override", value))
     settings: dict[str, Setting] = {}
+    misfits: set[str] = set()
     for key, stack in stacks.items():
         setting, mistake = _settled(declarations[key], tuple(stack), inputs)
         settings[key] = setting
         if mistake is not None:
             mistakes.append(mistake)
+            misfits.add(key)
     outcome = Outcome(settings, tuple(mistakes))
-    return outcome if mistakes else replace(outcome, mistakes=broken_rules(inputs, outcome))
+    return replace(outcome, mistakes=(*mistakes, *_rules_beside(misfits, inputs, outcome)))
+
+
+def _rules_beside(misfits: set[str], inputs: Inputs, outcome: Outcome) -> tuple[Mistake, ...]:
+    """What the rules say, so that they are told together with values that do not fit their type: their defaults stand in."""
+    if not misfits:
+        return broken_rules(inputs, outcome)
+    standing_in = dict(outcome.settings)
+    for key in misfits:
+        setting = standing_in[key]
+        if not setting.declaration.defaults:
+            return ()
+        value = setting.declaration.defaults[-1][1]
+        standing_in[key] = replace(setting, value=value)
+    found = broken_rules(inputs, replace(outcome, settings=standing_in))
+    about_them = tuple(f"{key} (" for key in misfits)
+    return tuple(
+        mistake for mistake in found if not mistake.text.startswith(about_them) and _FAILED not in mistake.text
+    )
 
 
 def broken_rules(inputs: Inputs, outcome: Outcome) -> tuple[Mistake, ...]:
@@ -120,9 +143,18 @@ def broken_rules(inputs: Inputs, outcome: Outcome) -> tuple[Mistake, ...]:
         try:
             said = [str(sentence) for sentence in rule(outcome.values()) or ()]
         except Exception as error:
-            said = [f"its validate() failed with {type(error).__name__}: {error}"]
-        mistakes += [Mistake(layer, f"{module}: {told(sentence, secrets)}") for sentence in said]
+            said = [f"{_FAILED} {type(error).__name__}: {error}"]
+        mistakes += [Mistake(layer, told(_placed(sentence, module, outcome), secrets)) for sentence in said]
     return tuple(mistakes)
+
+
+def _placed(sentence: str, module: str, outcome: Outcome) -> str:
+    """A rule's sentence with where the value came from, when it begins with the name of a setting."""
+    key, space, rest = sentence.partition(" ")
+    setting = outcome.settings.get(key)
+    if setting is None or not setting.layers:
+        return f"{module}: {sentence}"
+    return f"{key} ({setting.layers[-1].origin}){space}{rest}"
 
 
 def _defaults(declaration: Declaration) -> list[Layered]:

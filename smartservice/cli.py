@@ -10,27 +10,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
-from flask import current_app
-from flask.cli import AppGroup, with_appcontext
 
 from smartrealm import SmartError
 from smartrealm.headers import DEBUG
 from smartservice.app import SmartService
+from smartservice.commands import ServiceGroup, service, with_service
 from smartservice.migrations import db as db
 
 if TYPE_CHECKING:
     from smartservice.doctor import Facts, Finding
 
 
-def service() -> SmartService:
-    """The current app, when `create_app` made it; otherwise the command ends with exit code 2."""
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
-    if isinstance(app, SmartService):
-        return app
-    raise click.UsageError("this Flask app was not made by smartservice.create_app")
-
-
-config = AppGroup("config", help="What the settings are and where each value comes from.")
+config = ServiceGroup("config", help="What the settings are and where each value comes from.")
 
 
 @config.command("explain")
@@ -53,7 +44,7 @@ def explain(key: str | None, as_json: bool) -> None:
 
 @click.command("debug-header")
 @click.option("--minutes", default=10, show_default=True, type=click.IntRange(1, 24 * 60), help="How long it is valid.")
-@with_appcontext
+@with_service
 def debug_header(minutes: int) -> None:
     """Print a header that raises each request which carries it to debug level.
 
@@ -70,7 +61,7 @@ def debug_header(minutes: int) -> None:
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--no-connect", is_flag=True, help="Look at the settings only; ask no database and run no health check.")
-@with_appcontext
+@with_service
 def doctor(as_json: bool, no_connect: bool) -> None:
     """Say what is wrong or risky in this service's configuration, with the arithmetic.
 

@@ -6,7 +6,9 @@ shown; a change of a `NeedsRestart` value at run time is reported as pending unt
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from smartconfig import NeedsRestart, Secret
 
@@ -102,3 +104,51 @@ GRACEFUL_SECONDS: NeedsRestart[int] = 30
 MANAGEMENT_PORT: NeedsRestart[int] = 0
 # Seconds of no finished request with every thread busy after which a worker counts as wedged.
 WEDGED_SECONDS: NeedsRestart[float] = 60.0
+
+
+_LEAST = {
+    "DATABASE_POOL_SIZE": 1,
+    "DATABASE_POOL_OVERFLOW": 0,
+    "DATABASE_POOL_TIMEOUT": 0,
+    "DATABASE_CONNECT_TIMEOUT": 1,
+    "DATABASE_STATEMENT_TIMEOUT": 0,
+    "REDIS_TIMEOUT": 0,
+    "REDIS_CONNECT_TIMEOUT": 0,
+    "REDIS_MAX_CONNECTIONS": 1,
+    "HEALTH_INTERVAL": 0.1,
+    "HEALTH_TIMEOUT": 0.01,
+    "HEALTH_DISK_FREE": 0,
+    "PORT": 0,
+    "WORKERS": 1,
+    "THREADS": 1,
+    "KEEPALIVE_SECONDS": 0,
+    "WORKER_TIMEOUT_SECONDS": 0,
+    "WORKER_MAX_REQUESTS": 0,
+    "PROBE_INTERVAL": 0,
+    "PROBE_FALL": 0,
+    "DRAIN_SECONDS": 0,
+    "GRACEFUL_SECONDS": 0,
+    "MANAGEMENT_PORT": 0,
+    "WEDGED_SECONDS": 0,
+}
+_URL = re.compile(r"[a-z][a-z0-9+._-]*://.*")
+_REDIS_URL = re.compile(r"(redis|rediss|unix)://.*")
+
+
+def validate(config: Mapping[str, Any]) -> Iterator[str]:
+    """What no type can say: least values, ports, what a URL looks like. A service's own settings are told together."""
+    for name, least in _LEAST.items():
+        if config[name] is not None and config[name] < least:
+            yield f"{name} is {config[name]!r}: it must be at least {least}."
+    for name in ("PORT", "MANAGEMENT_PORT"):
+        if config[name] > 65535:
+            yield f"{name} is {config[name]}: a port is at most 65535."
+    if config["MANAGEMENT_PORT"] and config["MANAGEMENT_PORT"] == config["PORT"]:
+        yield f"MANAGEMENT_PORT is {config['PORT']}, as PORT is: give the management listener a port of its own."
+    if config["DATABASE_URL"] and not _URL.fullmatch(config["DATABASE_URL"]):
+        yield "DATABASE_URL is no URL: use postgresql://user@host/name or sqlite:///file.db."
+    if config["REDIS_URL"] and not _REDIS_URL.fullmatch(config["REDIS_URL"]):
+        yield "REDIS_URL is no URL of a Redis: use redis://host:6379/0 (or rediss://, unix://)."
+    for name in ("HEALTH_PATH", "METRICS_PATH"):
+        if config[name] and not config[name].startswith("/"):
+            yield f"{name} is {config[name]!r}: a path begins with a slash."

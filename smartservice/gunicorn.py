@@ -70,11 +70,7 @@ def from_values(
     app: str | None = None,
     reload: bool = False,
 ) -> dict[str, Any]:
-    """gunicorn's settings from a mapping of ours. `reload`: for development, with no drain.
-
-    Raises ConfigurationError with every mistake.
-    """
-    _check(values)
+    """gunicorn's settings from a mapping of ours. `reload`: for development, with no drain."""
     sync = values["WORKER_CLASS"] == "sync"
     options = Options(
         service=service,
@@ -135,40 +131,6 @@ def _settings(config: str | None, app: str | None, environ: Mapping[str, str]) -
         )
     finally:
         loaded.close()
-
-
-def _check(values: Mapping[str, Any]) -> None:
-    mistakes = [
-        f"{name} is {values[name]!r}: it must be at least {least}."
-        for name, least in (
-            ("WORKERS", 1),
-            ("THREADS", 1),
-            ("PORT", 0),
-            ("MANAGEMENT_PORT", 0),
-            ("GRACEFUL_SECONDS", 0),
-            ("KEEPALIVE_SECONDS", 0),
-            ("WORKER_TIMEOUT_SECONDS", 0),
-            ("WORKER_MAX_REQUESTS", 0),
-            ("WEDGED_SECONDS", 0),
-            ("PROBE_INTERVAL", 0),
-            ("PROBE_FALL", 0),
-            ("DRAIN_SECONDS", 0),
-        )
-        if values[name] is not None and values[name] < least
-    ]
-    mistakes += [
-        f"{name} is {values[name]!r}: a port is at most 65535."
-        for name in ("PORT", "MANAGEMENT_PORT")
-        if values[name] > 65535
-    ]
-    if values["WORKER_CLASS"] not in ("gthread", "sync"):
-        mistakes.append(f"WORKER_CLASS is {values['WORKER_CLASS']!r}: it must be gthread or sync.")
-    if values["MANAGEMENT_PORT"] and values["MANAGEMENT_PORT"] == values["PORT"]:
-        mistakes.append(
-            f"MANAGEMENT_PORT and PORT are both {values['PORT']}: give the management listener its own port."
-        )
-    if mistakes:
-        raise ConfigurationError("gunicorn cannot be started with these settings:", mistakes)
 
 
 class QuietLogger(Logger):  # type: ignore[misc]

@@ -9,6 +9,7 @@ from flask import Response, request
 
 from healthcheck import Engine, Result, checks
 from healthcheck.flask import attach
+from smartservice.inbound import METRICS_ENDPOINT
 
 if TYPE_CHECKING:
     from smartservice.app import SmartService
@@ -47,7 +48,7 @@ def install(app: SmartService) -> None:
             trusted_networks=config["HEALTH_TRUSTED_NETWORKS"],
         )
     if config["METRICS_PATH"]:
-        app.add_url_rule(config["METRICS_PATH"], "metrics", lambda: _show_metrics(app))
+        app.add_url_rule(config["METRICS_PATH"], METRICS_ENDPOINT, lambda: _show_metrics(app))
 
 
 def _check_dependencies(app: SmartService) -> None:

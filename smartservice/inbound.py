@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Request, Response
 
+from healthcheck.flask import ENDPOINT as HEALTH_ENDPOINT
 from smartrealm import headers
 from smartrealm.errors import DeadlineExceeded
 from smartservice import logs
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 REQUEST = "smartservice.request"
 """Where the app leaves the request in the WSGI environment; Flask itself forgets it before the access line is written."""
+
+METRICS_ENDPOINT = "_metrics"
+"""The endpoint of the metrics: a name that leaves `metrics` to the service's own functions."""
 
 _STREAM = "smartservice.stream"
 _REQUEST_ID = headers.REQUEST_ID.lower()
@@ -48,8 +52,7 @@ class Inbound:
         self._lifecycle = app.lifecycle
         self._access = logs.AccessLog(app)
         self._gate = logs.DebugGate(logging.root, app.logger)
-        routes = (("healthcheck", "HEALTH_PATH"), ("metrics", "METRICS_PATH"))
-        self._probes = frozenset(endpoint for endpoint, key in routes if app.config[key])
+        self._probes = frozenset([HEALTH_ENDPOINT, METRICS_ENDPOINT])
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = copy_context()

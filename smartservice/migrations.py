@@ -20,10 +20,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
 
 from smartrealm import SmartError, redact_text
 from smartrealm.errors import Unavailable
+from smartservice.commands import ServiceGroup
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -56,7 +56,7 @@ def downgrade() -> None:
     ${downgrades if downgrades else "pass"}
 '''
 
-db = AppGroup("db", help="Bring the database to the shape that the models have (alembic).")
+db = ServiceGroup("db", help="Bring the database to the shape that the models have (alembic).")
 
 
 class Failed(click.ClickException):

@@ -180,9 +180,11 @@ def _make_pool(snapshot: Mapping[str, Any], service: str, timeout: float | None 
         "protocol": 2,
     }
     try:
-        return Pool.from_url(url, **options)
-    except ValueError as error:
+        pool = Pool.from_url(url, **options)
+        pool.connection_class(**pool.connection_kwargs)  # connects to nothing; refuses an option that nobody knows
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(f"REDIS_URL cannot be used: {redact_text(str(error), [url])}; {_EXAMPLE}.") from None
+    return pool
 
 
 def _check(pool: Pool) -> None:

@@ -149,9 +149,25 @@ def test_a_secret_still_says_what_was_expected() -> None:
 def test_rules_across_settings() -> None:
     """The sentences of a module's own `validate` are mistakes; an imported function of that name is none."""
     rule = "def validate(config):\n    if config['A'] > config['B']:\n        yield 'A must not be above B.'\n"
-    assert mistakes(f"A = 1\nB = 2\n{rule}", environ={"A": "3"}) == ["identity.config: A must not be above B."]
+    assert mistakes(f"A = 1\nB = 2\n{rule}", environ={"A": "3"}) == ["A (environment variable A) must not be above B."]
     assert settings(f"A = 1\nB = 2\n{rule}").snapshot["A"] == 1
+    said = "def validate(config):\n    if config['A'] > 2:\n        yield f\"A is {config['A']}: at most 2.\"\n"
+    assert mistakes(f"A = 1\n{said}", environ={"A": "3"}) == ["A (environment variable A) is 3: at most 2."]
     assert settings("from smartconfig.conversion import convert as validate\nA = 1").snapshot["A"] == 1
+
+
+def test_rules_are_told_together_with_values_that_do_not_fit() -> None:
+    """One start shows both kinds of mistakes; a rule says nothing about a value that could not be read."""
+    rule = (
+        "def validate(config):\n"
+        "    for name in config:\n"
+        "        if config[name] > 9:\n"
+        "            yield f'{name} is too large.'\n"
+    )
+    found = mistakes(f"A = 1\nB = 2\nC = 3\n{rule}", environ={"A": "many", "B": "10"})
+    assert len(found) == 2
+    assert found[0].startswith('A = "many" (environment variable A)')
+    assert found[1] == "B (environment variable B) is too large."
 
 
 def test_a_rule_that_fails_is_a_mistake() -> None:

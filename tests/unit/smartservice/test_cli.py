@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from click.testing import Result
 from flask import Flask
@@ -70,6 +74,20 @@ def test_debug_header_makes_a_header_that_works(make: Make) -> None:
     refused = run(make(), cli.debug_header)
     assert refused.exit_code == 1
     assert "DEBUG_HEADER_KEY" in refused.output
+
+
+def test_mistakes_in_the_settings_are_a_message(tmp_path: Path) -> None:
+    """A command on a service that cannot start prints every mistake and ends with 1, without a traceback."""
+    (tmp_path / "wsgi.py").write_text(
+        "from smartservice import create_app\nPAGE: int = 1\napp = create_app(__name__)\n"
+    )
+    env = {**os.environ, "PAGE": "many", "WORKERS": "0", "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-m", "flask", "doctor"]
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "PAGE" in ran.stderr
+    assert "WORKERS" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_plain_flask_app_is_refused() -> None:

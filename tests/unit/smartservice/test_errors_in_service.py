@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from smartservice import SmartService, create_app
 from smartservice.api import validated
 from smartservice.reporting import BugsnagSink, PrintedSink
+from tests.processes import wait_until
 from tests.unit.smartservice.making import Make, make
 
 __all__ = ["make"]
@@ -123,5 +124,9 @@ def test_an_app_with_everything_in_use_goes_away() -> None:
     app.close()
     gone = weakref.ref(app)
     del app
-    gc.collect()
-    assert gone() is None
+
+    def is_gone() -> bool:
+        gc.collect()
+        return gone() is None
+
+    wait_until(is_gone, 5, what="the end of the app")

@@ -11,8 +11,7 @@ import pytest
 from gunicorn.config import Config
 
 import smartservice.gunicorn
-from smartrealm import ConfigurationError
-from smartservice.gunicorn import QuietLogger, _app_of, _at_import, drain_seconds, from_values, settings
+from smartservice.gunicorn import QuietLogger, _app_of, _at_import, drain_seconds, settings
 from smartservice.lifecycle import Board, Lifecycle
 from smartservice.workers import WorkerSide
 
@@ -81,30 +80,21 @@ def test_every_mistake_is_told_in_one_message() -> None:
         "MANAGEMENT_PORT": "70000",
         "DRAIN_SECONDS": "-1",
         "GRACEFUL_SECONDS": "-5",
+        "THREADS": "many",
     }
     with pytest.raises(SystemExit) as ended:
         settings(environ=wrong)
     text = str(ended.value)
     for name in (
         "WORKERS",
-        "PORT is 70000",
-        "MANAGEMENT_PORT is 70000",
+        "PORT (environment variable PORT) is 70000: a port",
+        "MANAGEMENT_PORT (environment variable MANAGEMENT_PORT) is 70000: a port",
         "DRAIN_SECONDS",
         "GRACEFUL_SECONDS",
-        "both 70000",
+        "as PORT is",
+        'THREADS = "many"',
     ):
         assert name in text
-
-
-def test_from_values_raises_for_programs() -> None:
-    """A program gets an exception with the list; only `settings` ends the process."""
-    values = dict.fromkeys(
-        ("WORKERS", "THREADS", "PORT", "MANAGEMENT_PORT", "GRACEFUL_SECONDS", "KEEPALIVE_SECONDS", "WEDGED_SECONDS"), 1
-    )
-    more = dict.fromkeys(("WORKER_TIMEOUT_SECONDS", "WORKER_MAX_REQUESTS", "PROBE_INTERVAL", "PROBE_FALL"), 1)
-    with pytest.raises(ConfigurationError) as caught:
-        from_values({**values, **more, "DRAIN_SECONDS": None, "WORKER_CLASS": "gevent"})
-    assert len(caught.value.mistakes) == 2
 
 
 def test_importing_everything_gives_the_settings_of_the_environment() -> None:

@@ -92,6 +92,21 @@ def test_the_routes_can_be_switched_off(make: Make) -> None:
     assert client.get("/metrics").status_code == 404
 
 
+def test_a_service_may_call_its_own_views_so(make: Make) -> None:
+    """`healthcheck` and `metrics` are free names for the functions of a service."""
+    app = make()
+
+    @app.get("/my/health")
+    def healthcheck() -> str:
+        return "mine"
+
+    @app.get("/my/metrics")
+    def metrics() -> str:
+        return "mine"
+
+    assert [app.test_client().get(f"/my/{name}").text for name in ("health", "metrics")] == ["mine", "mine"]
+
+
 def test_metrics_show_the_parts(make: Make) -> None:
     """Health, requests in flight, config version and pool use are there for Prometheus."""
     app = make(DATABASE_URL="sqlite://")
