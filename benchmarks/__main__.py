@@ -21,22 +21,30 @@ def names() -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[*names(), []], help="which to run; all when none is named")
+    parser.add_argument("name", nargs="*", help=f"which to run, all when none is named: {', '.join(names())}")
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a Markdown table")
     wanted = parser.parse_args()
+    unknown = set(wanted.name) - set(names())
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     claims: list[Claim] = []
+    if not wanted.json:
+        print("| what | bar | measured | reference | holds |\n|---|---|---|---|---|", flush=True)
     for name in wanted.name or names():
         print(f"running {name} ...", file=sys.stderr, flush=True)
-        claims += importlib.import_module(f"benchmarks.{name}").run()
+        for claim in importlib.import_module(f"benchmarks.{name}").run():
+            claims.append(claim)
+            if not wanted.json:
+                print(row(claim), flush=True)
     if wanted.json:
         print(json.dumps([asdict(claim) for claim in claims], indent=2))
-    else:
-        print("| what | bar | measured | reference | holds |\n|---|---|---|---|---|")
-        for claim in claims:
-            print(
-                f"| {claim.what} | {claim.bar} | {claim.measured} | {claim.reference} | {'yes' if claim.holds else 'NO'} |"
-            )
     return 0 if all(claim.holds for claim in claims) else 1
+
+
+def row(claim: Claim) -> str:
+    """The claim as a line of the table."""
+    holds = "yes" if claim.holds else "NO"
+    return f"| {claim.what} | {claim.bar} | {claim.measured} | {claim.reference} | {holds} |"
 
 
 if __name__ == "__main__":
