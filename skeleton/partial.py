@@ -71,9 +71,14 @@ def sweep(parent: Path, name: str = "*") -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a directory with all its content; one that is not there is fine, and read-only folders in it too."""
+    """Remove a directory with all its content; one that is not there is fine, and read-only folders in it too.
+
+    What is around it stays as it is, its mode included.
+    """
 
     def again(function: object, name: str, error: object) -> None:
+        if Path(name) == path:  # Gone already, or not ours to force: the folder above is somebody's own.
+            return
         try:
             os.chmod(os.path.dirname(name), 0o700)
             os.unlink(name)

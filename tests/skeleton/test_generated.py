@@ -75,6 +75,15 @@ def test_a_fresh_clone_elsewhere_is_set_up_from_the_lock(generated: Generated, t
     assert "passed" in run(["make", "setup", "test"], clone, _environment(tmp_path))
 
 
+def test_whoever_may_enter_the_folder_may_enter_the_service(generator: Generator) -> None:
+    """The repository and the folder that it is put into have the mode of the umask: another user may serve it."""
+    os.umask(umask := os.umask(0))
+    generator.into.chmod(0o777 & ~umask)
+    assert generator("hello", "--no-verify").returncode == 0
+    for folder in (generator.into, generator.into / "hello", generator.into / "hello" / "hello"):
+        assert folder.stat().st_mode & 0o777 == 0o777 & ~umask, folder
+
+
 def test_what_is_generated_stands_on_its_own(generated: Generated) -> None:
     """No file mentions where it was built, its programs start, and it is one clean commit on main."""
     folder = generated(("db",))

@@ -52,6 +52,13 @@ def test_leaving_the_block_removes_everything(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_removing_what_is_gone_leaves_the_folder_around_it_alone(tmp_path: Path) -> None:
+    """Removing a directory that somebody else has removed does not change the mode of the one that it was in."""
+    tmp_path.chmod(0o755)
+    partial.remove(tmp_path / "gone")
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
 def test_what_a_living_run_builds_is_not_swept(tmp_path: Path) -> None:
     """The lock of a living process protects its directory."""
     with Partial(tmp_path, "hello") as building:
