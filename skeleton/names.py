@@ -32,11 +32,11 @@ _DEPENDENCIES = {
     *("alembic", "aniso8601", "annotated_types", "blinker", "bugsnag", "certifi", "charset_normalizer", "click"),
     *("cookiecutter", "flask", "flask_restful", "greenlet", "gunicorn", "idna", "iniconfig", "itsdangerous", "jinja2"),
     *("mako", "markupsafe", "packaging", "pip", "pkg_resources", "pluggy", "prometheus_client", "psycopg"),
-    *("psycopg_binary", "pydantic", "pydantic_core", "pygments", "pytest", "pytz", "redis", "requests", "ruff"),
+    *("psycopg_binary", "py", "pydantic", "pydantic_core", "pygments", "pytest", "pytz", "redis", "requests", "ruff"),
     *("setuptools", "six", "sqlalchemy", "typing_extensions", "typing_inspection", "urllib3", "uv", "webob"),
     *("werkzeug", "wheel", "yaml"),
 }
-_REPOSITORY = {"tests", "migrations", "deploy", "vendor", "smoke", "conftest", "setup", "build", "dist", "venv"}
+_REPOSITORY = {"tests", "migrations", "deploy", "vendor", "smoke", "wsgi", "conftest", "setup", "build", "dist", "venv"}
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
 

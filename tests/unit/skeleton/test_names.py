@@ -6,6 +6,7 @@ import pytest
 
 from skeleton import names
 from skeleton.errors import WrongUse
+from skeleton.repository import TEMPLATE
 from tests.unit.skeleton.bad_names import BAD_NAMES
 
 
@@ -18,6 +19,18 @@ def test_a_bad_name_is_refused_with_a_suggestion_that_is_accepted(name: str) -> 
     assert refused.value.suggestion in refused.value.message
     assert "\n" not in refused.value.message
     assert refused.value.message.isascii()
+
+
+def test_no_service_is_called_like_something_in_every_repository() -> None:
+    """A package beside a module or folder of its own name would hide it: `flask` would not find the app in `wsgi.py`."""
+    (root,) = TEMPLATE.glob("[[]*")
+    ours = [
+        path.stem for path in root.iterdir() if path.suffix == ".py" or (path.is_dir() and path.name.isidentifier())
+    ]
+    assert "wsgi" in ours
+    for name in ours:
+        with pytest.raises(WrongUse):
+            names.check_name(name)
 
 
 @pytest.mark.parametrize("name", ["hello", "a", "team-identity", "v2", "orders2", "x" * 40, "payments-api"])
