@@ -156,9 +156,9 @@ class Demo:
 
     def show(self, method: str, path: str, **options: Any) -> None:
         reply = requests.request(method, self.base + path, timeout=5, **options)
-        print(
-            f"  {method} {path} -> {reply.status_code} {reply.headers['Content-Type']}\n    {reply.text.strip()[:240]}"
-        )
+        text = reply.text.strip()
+        print(f"  {method} {path} -> {reply.status_code} {reply.headers['Content-Type']}")
+        print(f"    {text if len(text) <= 240 else text[:240] + ' ...'}")
 
 
 def say(number: int, text: str) -> None:

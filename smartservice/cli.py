@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from smartservice.doctor import Facts, Finding
 
 
-config = ServiceGroup("config", help="What the settings are and where each value comes from.")
+config = ServiceGroup(
+    "config", help="What the settings are and where each value comes from.", short_help="Explain the settings."
+)
 
 
-@config.command("explain")
+@config.command("explain", short_help="Show each setting and where it is from.")
 @click.argument("key", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(key: str | None, as_json: bool) -> None:
@@ -42,7 +44,7 @@ def explain(key: str | None, as_json: bool) -> None:
     click.echo(render_explanations(explanations, as_json=as_json))
 
 
-@click.command("debug-header")
+@click.command("debug-header", short_help="Print a header for debug level.")
 @click.option("--minutes", default=10, show_default=True, type=click.IntRange(1, 24 * 60), help="How long it is valid.")
 @with_service
 def debug_header(minutes: int) -> None:
@@ -58,7 +60,7 @@ def debug_header(minutes: int) -> None:
     click.echo(f"{DEBUG}: {inbound.debug_header(key, seconds=minutes * 60, now=time.time())}")
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Say what is wrong or risky.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--no-connect", is_flag=True, help="Look at the settings only; ask no database and run no health check.")
 @with_service
@@ -93,6 +95,7 @@ def _facts(app: SmartService, *, connect: bool) -> Facts:
     from smartservice.doctor import Facts
     from smartservice.gunicorn import drain_seconds
 
+    status = app.settings.status
     return Facts(
         settings=dict(app.config),
         realm=app.realm,
@@ -101,7 +104,8 @@ def _facts(app: SmartService, *, connect: bool) -> Facts:
         max_connections=_max_connections(app) if connect else None,
         health=_failing(app) if connect else None,
         pending=tuple(app.settings.pending),
-        refused=tuple(app.settings.status.mistakes),
+        refused=status.mistakes if status.state == "refused" else (),
+        silent=status.mistakes if status.state != "refused" else (),
     )
 
 

@@ -34,6 +34,8 @@ class Facts:
     health: Mapping[str, str] | None = None
     pending: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    """Why the source of the configuration gives no answer."""
 
     @property
     def is_local(self) -> bool:
@@ -221,6 +223,13 @@ def _long(names: Iterable[str]) -> list[str]:
 def _config(facts: Facts) -> Iterator[Finding]:
     for sentence in facts.refused:
         yield Finding("wrong", "config", f"the last update was refused: {sentence}", "Correct it at its source.")
+    for sentence in facts.silent:
+        yield Finding(
+            "wrong",
+            "config",
+            f"the source gives no overrides: {sentence}",
+            "Bring the source back; until then its last good answer is in force, else the defaults.",
+        )
     if facts.pending:
         yield Finding(
             "risky", "config", f"{', '.join(facts.pending)} changed and wait for a restart.", "Restart the service."

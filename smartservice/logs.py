@@ -32,6 +32,7 @@ ACCESS = logging.getLogger("smartservice.access")
 """The logger of the access lines: one for each request, written when its answer is complete."""
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+_IN_ACCESS_MESSAGE = ("method", "path", "status")
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
 _ESCAPES.update({10: "\\n", 13: "\\r", 9: "\\t", 27: "\\e"})
@@ -140,7 +141,8 @@ class TextFormatter(logging.Formatter):
         known = app.settings.secrets() if app is not None else ()
         call = current_call()
         message = redact_text(record.getMessage(), known).translate(_ESCAPES)
-        fields = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        said = _IN_ACCESS_MESSAGE if record.name == ACCESS.name else ()
+        fields = {name: value for name, value in record.__dict__.items() if name not in _STANDARD and name not in said}
         if call is not None:
             fields["request_id"] = call.request_id
         clean = redact(fields, known)

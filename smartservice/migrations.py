@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 import click
-from flask import current_app
 
 from smartrealm import SmartError, redact_text
 from smartrealm.errors import Unavailable
-from smartservice.commands import ServiceGroup
+from smartservice.commands import ServiceGroup, service
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -56,7 +55,11 @@ def downgrade() -> None:
     ${downgrades if downgrades else "pass"}
 '''
 
-db = ServiceGroup("db", help="Bring the database to the shape that the models have (alembic).")
+db = ServiceGroup(
+    "db",
+    help="Bring the database to the shape that the models have (alembic).",
+    short_help="Migrate the database.",
+)
 
 
 class Failed(click.ClickException):
@@ -80,7 +83,7 @@ class Locked(Failed):
     exit_code = 4
 
 
-@db.command()
+@db.command(short_help="Write a new migration.")
 @click.option("-m", "--message", required=True, help="What it does, in a few words; becomes the name of the file.")
 @click.option("--empty", is_flag=True, help="Write an empty one by hand instead of comparing models and database.")
 def revision(message: str, empty: bool) -> None:
@@ -94,7 +97,7 @@ def revision(message: str, empty: bool) -> None:
     click.echo(f"wrote {path}" if path else "models and database are alike: nothing to write")
 
 
-@db.command()
+@db.command(short_help="Run migrations.")
 @click.argument("target", default="head", metavar="[REVISION]")
 @click.option("--sql", is_flag=True, help="Print the SQL instead of running it.")
 @click.option("--dry-run", is_flag=True, help="Print the migrations that would run.")
@@ -109,7 +112,7 @@ def upgrade(target: str, sql: bool, dry_run: bool, wait: float) -> None:
             click.echo(line)
 
 
-@db.command()
+@db.command(short_help="Take back migrations.")
 @click.argument("target", default="-1", metavar="[REVISION]")
 @click.option("--wait", default=60.0, show_default=True, help="Seconds to wait for another migration to end.")
 def downgrade(target: str, wait: float) -> None:
@@ -119,7 +122,7 @@ def downgrade(target: str, wait: float) -> None:
             click.echo(line)
 
 
-@db.command()
+@db.command(short_help="Print where the database is.")
 def current() -> None:
     """Print the migration that the database is at."""
     with _translated(), Migrations.of_app() as migrations:
@@ -130,7 +133,7 @@ def current() -> None:
         click.echo("no migration has run yet")
 
 
-@db.command()
+@db.command(short_help="Say whether the database fits the models.")
 def check() -> None:
     """Exit with 1, and say why, when the database is not at the newest migration or differs from the models."""
     with _translated(), Migrations.of_app() as migrations:
@@ -179,6 +182,8 @@ def _explained(message: str) -> str:
         return "the database is not at the newest migration: run `flask db upgrade` first."
     if "Can't locate revision" in message:
         return f"{message}: the database or the command names a migration that is not in MIGRATIONS_DIRECTORY."
+    if "didn't produce" in message:
+        return "there are not that many migrations to run or to take back: see `flask db current`."
     return message
 
 
@@ -195,8 +200,9 @@ class Migrations:
         """The migrations of the current app. `make` makes the directory when it is missing."""
         from alembic.script import ScriptDirectory
 
-        database = cast("Database", current_app.db)  # type: ignore[attr-defined]
-        versions = Path(current_app.config["MIGRATIONS_DIRECTORY"]).absolute() / "versions"
+        app = service()
+        database = app.db
+        versions = Path(app.config["MIGRATIONS_DIRECTORY"]).absolute() / "versions"
         if make:
             versions.mkdir(parents=True, exist_ok=True)
         if not versions.is_dir():

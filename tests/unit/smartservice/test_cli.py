@@ -65,6 +65,28 @@ def test_doctor_asks_the_health_checks(make: Make) -> None:
     assert "database" in shown.output
 
 
+def test_doctor_tells_a_silent_source_from_a_refused_update(make: Make, tmp_path: Path) -> None:
+    """Nobody looks for a mistake in an update when the file is away; a real mistake is called one."""
+    away = run(make(environ={"CONFIG_FILE": str(tmp_path / "away.json")}), cli.doctor, "--no-connect")
+    assert away.exit_code == 1
+    assert "the source gives no overrides" in away.output
+    assert "refused" not in away.output
+
+
+def test_the_list_of_commands_is_not_cut_off() -> None:
+    """What `flask --help` and `flask db --help` say of each command is a whole sentence."""
+    for command in (
+        cli.config,
+        cli.db,
+        cli.doctor,
+        cli.debug_header,
+        *cli.config.commands.values(),
+        *cli.db.commands.values(),
+    ):
+        assert command.get_short_help_str().endswith("."), command.name
+        assert not command.get_short_help_str().endswith("..."), command.name
+
+
 def test_debug_header_makes_a_header_that_works(make: Make) -> None:
     """The printed line can be given to curl -H; without the key the command says what to set."""
     shown = run(make(DEBUG_HEADER_KEY="k"), cli.debug_header, "--minutes", "1")
@@ -92,7 +114,8 @@ def test_mistakes_in_the_settings_are_a_message(tmp_path: Path) -> None:
 
 def test_a_plain_flask_app_is_refused() -> None:
     """The commands are installed for every Flask app; on one that is not ours they say so."""
-    shown = run(Flask("plain"), cli.doctor)
-    assert shown.exit_code == 2
-    assert "create_app" in shown.output
+    for command, *words in ([cli.doctor], [cli.config, "explain"], [cli.db, "check"]):
+        shown = run(Flask("plain"), command, *words)
+        assert shown.exit_code == 2
+        assert "create_app" in shown.output
     assert not isinstance(Flask("plain"), SmartService)

@@ -15,7 +15,9 @@ SOUND = {"MANAGEMENT_PORT": 9000, "BUGSNAG_API_KEY": "k"}
 
 def facts(*, realm: str = "production", drain: float = 6.0, **more: Any) -> Facts:
     fields = {
-        name: more.pop(name) for name in ("environ", "max_connections", "health", "pending", "refused") if name in more
+        name: more.pop(name)
+        for name in ("environ", "max_connections", "health", "pending", "refused", "silent")
+        if name in more
     }
     fields.setdefault("environ", {})
     return Facts(settings={**DEFAULTS, **SOUND, **more}, realm=realm, drain_seconds=drain, **fields)
@@ -64,6 +66,7 @@ def test_a_sound_service_has_nothing_to_complain_about() -> None:
         ({"environ": {"DATABSE_URL": "x"}}, "risky", "names", "DATABSE_URL"),
         ({"pending": ("WORKERS",)}, "risky", "config", "WORKERS"),
         ({"refused": ("PAGE_SIZE is wrong",)}, "wrong", "config", "PAGE_SIZE is wrong"),
+        ({"silent": ("x.json cannot be read",)}, "wrong", "config", "the source gives no overrides: x.json"),
         ({"health": {"database": "refused"}}, "wrong", "health", "refused"),
     ],
 )

@@ -246,6 +246,15 @@ def test_text_for_people(make: Make) -> None:
     assert "free=2%" in written.getvalue()
 
 
+def test_an_access_line_for_people_says_nothing_twice(make: Make) -> None:
+    """Method, path and status stand in the message; the fields hold the rest."""
+    with alone() as written:
+        make(LOG_FORMAT="text").test_client().get("/nothing?x=1")
+    (line,) = [line for line in written.getvalue().splitlines() if "smartservice.access" in line]
+    assert "GET /nothing 404  route=None  duration_ms=" in line
+    assert "status=" not in line
+
+
 @pytest.mark.parametrize(
     ("moment", "text"), [(0.0, "1970-01-01T00:00:00.000Z"), (1700000000.9996, "2023-11-14T22:13:20.999Z")]
 )

@@ -100,6 +100,7 @@ def test_a_first_migration_is_written_run_and_taken_back(run: Run, app: SmartSer
     assert "downgraded" in run("downgrade").output
     with app.db.session_scope() as session:
         assert session.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'team'")) == 0
+    assert "not that many migrations" in run("downgrade", code=1).output
     assert list((tmp_path / "migrations").iterdir()) == [tmp_path / "migrations" / "versions"]
 
 
