@@ -293,11 +293,12 @@ class Engine:
             level = logging.INFO if change.after == "pass" else logging.WARNING
             logger.log(
                 level,
-                "health check %s: %s -> %s: %s",
+                # No colon after a status: "pass: ..." reads like a password, and redaction would mask the output.
+                "health check %s is now %s, was %s%s",
                 change.name,
-                change.before or "new",
                 change.after,
-                change.output,
+                change.before or "new",
+                "" if change.output is None else f" ({change.output})",
                 extra={"check": change.name, "before": change.before, "after": change.after},
             )
         for callback in tuple(self._listeners):

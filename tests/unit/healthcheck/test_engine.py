@@ -11,6 +11,7 @@ import pytest
 
 from healthcheck import Engine, Result, checks
 from smartrealm.errors import ConfigurationError, NotFound
+from smartrealm.redaction import redact_text
 from tests.processes import wait_until
 from tests.unit.healthcheck.tools import Clock, Scripted, hanging, health_threads, in_threads, on_clock
 
@@ -413,9 +414,25 @@ def test_each_transition_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
         engine.report()
         clock.pass_(5)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "health check it: pass -> fail: gone"),
-        ("INFO", "health check it: fail -> pass: None"),
+        ("WARNING", "health check it is now fail, was pass (gone)"),
+        ("INFO", "health check it is now pass, was fail"),
     ]
+
+
+@pytest.mark.parametrize("name", ["database", "auth", "token", "session-key"])
+def test_the_redaction_of_logs_leaves_a_transition_readable(caplog: pytest.LogCaptureFixture, name: str) -> None:
+    """A check's name and status before its output do not make the output look like a password."""
+    caplog.set_level("INFO", logger="healthcheck")
+    clock, check = Clock(), Scripted()
+    engine = on_clock(clock)
+    engine.add(name, check)
+    for answer in ((False, "gone"), ("warn", "slow"), (True, "back")):
+        check.answer = answer
+        engine.report()
+        clock.pass_(5)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message.rpartition(" ")[2] for message in messages] == ["(gone)", "(slow)", "(back)"]
+    assert [redact_text(message) for message in messages] == messages
 
 
 def test_the_last_twenty_transitions_are_kept() -> None:
