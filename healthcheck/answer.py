@@ -22,13 +22,10 @@ _CONTENT_TYPES: dict[Kind, str] = {
     "health": "application/health+json",
     "text": "text/plain; charset=utf-8",
 }
-_RANGES: dict[str, Kind] = {
-    "application/json": "json",
-    "application/health+json": "health",
-    "text/plain": "text",
-    "application/*": "json",
-    "text/*": "text",
-    "*/*": "json",
+_RANGES: dict[Kind, tuple[str, ...]] = {
+    "json": ("application/json", "application/*", "*/*"),
+    "health": ("application/health+json", "application/*", "*/*"),
+    "text": ("text/plain", "text/*", "*/*"),
 }
 _HEADERS_ALWAYS = (("Cache-Control", "no-store"), ("Vary", "Accept"))
 
@@ -45,15 +42,20 @@ class Answer(NamedTuple):
 def negotiate(accept: str) -> Kind:
     """The form to answer in, from an Accept header (RFC 9110, section 12.5.1).
 
-    A probe is never turned away: what cannot be read or is not offered gets JSON.
+    The most specific range that names a form gives its quality; of equals, the one named first, then JSON. A probe is
+    never turned away: what cannot be read or is not offered gets JSON.
     """
-    best: tuple[float, Kind] = (0.0, "json")
-    for part in accept.lower().split(","):
+    asked: dict[str, tuple[float, int]] = {}
+    for place, part in enumerate(accept.lower().split(",")):
         name, *parameters = (piece.strip() for piece in part.split(";"))
-        kind = _RANGES.get(name)
-        if kind is not None:
-            best = max(best, (_quality(parameters), kind), key=lambda entry: entry[0])
-    return best[1]
+        asked.setdefault(name, (_quality(parameters), -place))
+    best: tuple[float, int] = (0.0, 0)
+    chosen: Kind = "json"
+    for kind, ranges in _RANGES.items():
+        wanted = next((asked[name] for name in ranges if name in asked), best)
+        if wanted[0] > 0 and wanted > best:
+            best, chosen = wanted, kind
+    return chosen
 
 
 def _quality(parameters: Sequence[str]) -> float:
@@ -138,11 +140,10 @@ def _classic_row(row: Row) -> dict[str, Any]:
 
 
 def _health(report: Report, about: Mapping[str, Any]) -> dict[str, Any]:
-    whole: dict[str, Any] = {
-        **about,
-        "status": report.status,
-        "checks": {_key(row): [_part(row)] for row in report.rows},
-    }
+    checks: dict[str, list[dict[str, Any]]] = {}
+    for row in report.rows:  # "db" and "db:responseTime" have one key, and both are told.
+        checks.setdefault(_key(row), []).append(_part(row))
+    whole: dict[str, Any] = {**about, "status": report.status, "checks": checks}
     if report.reasons:
         whole["output"] = "; ".join(report.reasons)
     return whole

@@ -26,6 +26,15 @@ from tests.unit.healthcheck.tools import Clock, Scripted, hanging, on_clock
         ("application/json;q=0.5, application/health+json", "health"),
         ("application/health+json;q=0.1, text/plain;q=0.2", "text"),
         ("application/health+json;q=nonsense, */*;q=0.1", "json"),
+        ("application/json;q=0, */*", "health"),
+        ("application/json;q=0.2, text/plain;q=0.9, */*;q=0.1", "text"),
+        ("application/*;q=0.5, application/health+json;q=0, text/plain;q=0.1", "json"),
+        ("text/plain, application/json", "text"),
+        ("application/json, text/plain, */*", "json"),
+        ("text/plain, */*", "text"),
+        ("*/*;q=0.1, text/plain;q=0.5", "text"),
+        ("text/plain;q=nan, application/health+json;q=0.5", "health"),
+        ("application/json;q=0", "json"),
         ("image/png", "json"),
         (",,;;=", "json"),
     ],
@@ -124,6 +133,15 @@ def test_health_json_follows_the_draft() -> None:
             ],
         },
     }
+
+
+def test_health_json_tells_every_check_whose_key_is_the_same() -> None:
+    """A check called like another one's key is a second element under it, not lost."""
+    engine = on_clock(Clock())
+    engine.add("db", lambda: (False, "gone"))
+    engine.add("db:responseTime", lambda: True)
+    checks = json.loads(engine.answer(None, "application/health+json", detailed=True).body)["checks"]
+    assert [part["status"] for part in checks["db:responseTime"]] == ["fail", "pass"]
 
 
 def test_plain_text_is_one_line_for_each_check() -> None:
