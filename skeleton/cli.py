@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -42,12 +43,20 @@ class _Printed:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._in_step = False
         self.steps: list[dict[str, object]] = []
 
     def begin(self, number: int, of: int, title: str) -> None:
+        self._in_step = True
         self._write(f"{number}/{of} {title:<28}")
 
+    def break_off(self) -> None:
+        """End the line of a step that does not come to its end."""
+        if self._in_step:
+            self.line()
+
     def end(self, title: str, seconds: float, note: str) -> None:
+        self._in_step = False
         self.steps.append({"title": title, "seconds": round(seconds, 3), **({"note": note} if note else {})})
         self._write(f"{seconds:6.1f} s{f'  ({note})' if note else ''}\n")
 
@@ -118,16 +127,26 @@ def command(
     _print_plan(described, printed)
     if generate.is_port_taken(port):
         printed.line(f"Warning: something listens on port {port} of this machine already.")
-    where = os.path.relpath(wanted.target)
-    following = f"cd {where if len(where) < len(str(wanted.target)) else wanted.target} && make run"
+    following = f"cd {_shortest(wanted.target)} && make run"
     document: dict[str, object] = {"plan": described, "steps": printed.steps}
     if dry_run:
         printed.line("Nothing was written (--dry-run).")
         return {**document, "result": {"dry_run": True}}
-    generate.generate(wanted, printed)
+    try:
+        generate.generate(wanted, printed)
+    except BaseException:
+        printed.break_off()
+        raise
     printed.line(f"{name} is {'ready' if wanted.verify else 'there, unproven'}: {following}")
     result = {"path": str(wanted.target), "proven": wanted.verify, "next": following}
     return {**document, "result": result}
+
+
+def _shortest(target: Path) -> str:
+    """The way to the target from here, as a word that a shell takes as it is."""
+    from_here = os.path.relpath(target)
+    way = from_here if len(from_here) < len(str(target)) else str(target)
+    return shlex.quote(f"./{way}" if way.startswith("-") else way)
 
 
 def _print_plan(described: dict[str, object], printed: _Printed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from skeleton import repository
 from skeleton.environment import Installer, Requirements, cache_folder, find_uv
-from skeleton.errors import TargetExists, ToolMissing, WrongUse
+from skeleton.errors import GenerateError, TargetExists, ToolMissing, WrongUse
 from skeleton.names import check_components, check_name, check_owner, check_port, package_of
 from skeleton.partial import Partial, sweep
 from skeleton.processes import Processes, signals_held
@@ -23,6 +24,7 @@ from skeleton.proof import prove
 from skeleton.toolkit import Origin, find_origin, requirement, wheel_of
 
 _DEVELOPMENT = "pytest\nruff\n"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,13 @@ def generate(
             partial.put(wanted.target)
     except FileExistsError:
         raise _exists(wanted.target) from None
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise GenerateError(
+            f"{error.filename or wanted.into} could not be written ({error.strerror}) and nothing was kept; make room "
+            f"there, or name another --into."
+        ) from error
     finally:
         with signals_held():
             processes.end_all()

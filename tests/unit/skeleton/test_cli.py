@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from skeleton import cli
+from skeleton.errors import GenerateError
+from skeleton.generate import Plan, Progress
 from tests.unit.skeleton.bad_names import BAD_NAMES
 
 
@@ -58,6 +62,56 @@ def test_json_is_one_document_on_stdout(tmp_path: Path, capsys: pytest.CaptureFi
     assert "hello/app.py" in document["plan"]["files"]
     assert document["result"] == {"dry_run": True}
     assert "generate-service hello" in said.err
+
+
+def test_the_next_command_can_be_given_to_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is quoted where the way to the service has spaces, quotes or a leading hyphen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("skeleton.generate.generate", lambda wanted, progress: wanted.target.mkdir())
+    for folder in ("plain", "with space", "it's $HOME; x", "-dash"):
+        Path(folder).mkdir()
+        assert cli.run(["hello", f"--into={folder}", "--json"]) == 0
+        following = json.loads(capsys.readouterr().out)["result"]["next"]
+        entered = subprocess.run(
+            ["sh", "-c", following.replace("make run", "pwd")], capture_output=True, text=True, check=True
+        )
+        assert entered.stdout.strip() == str(tmp_path / folder / "hello")
+
+
+def test_an_error_in_a_step_has_a_line_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line of the step ends before the sentence begins; a step that has ended gets no second end."""
+
+    def fail(wanted: Plan, progress: Progress) -> None:
+        progress.begin(1, 2, "Environment")
+        progress.end("Environment", 0.1, "")
+        progress.begin(2, 2, "First commit")
+        raise GenerateError("It rains.")
+
+    monkeypatch.setattr("skeleton.generate.generate", fail)
+    assert cli.run(["hello", "--into", str(tmp_path), "--json"]) == 1
+    said = capsys.readouterr()
+    assert [line.rstrip() for line in said.err.splitlines()[-2:]] == ["2/2 First commit", "generate-service: It rains."]
+    assert json.loads(said.out) == {"error": {"code": 1, "message": "It rains."}}
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --json it is one document too."""
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "file"))
+
+    monkeypatch.setattr("skeleton.generate._build", full)
+    assert cli.run(["hello", "--into", str(tmp_path), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert str(tmp_path / "file") in told["message"]
+    assert "No space left" in told["message"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
