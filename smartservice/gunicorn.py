@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from gunicorn.glogging import Logger
 from smartrealm import ConfigurationError
 from smartservice import lifecycle, management
 from smartservice.cells import Shelf, merge_dead
+from smartservice.logs import LineHandler, formatter
 from smartservice.workers import WorkerSide
 
 DRAIN_MARGIN_SECONDS = 2.0
@@ -144,18 +144,23 @@ class QuietLogger(Logger):  # type: ignore[misc]
         self.error_log.propagate = True
         self.access_log.disabled = True
         if not any(isinstance(handler, _UntilTheAppLogs) for handler in self.error_log.handlers):
-            self.error_log.handlers = [_UntilTheAppLogs(self.error_fmt, self.datefmt)]
+            self.error_log.handlers = [_UntilTheAppLogs()]
+
+    def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """gunicorn's line at level info. Not of SIGTERM: the drain tells of it, and comes back by the same signal."""
+        if (msg, *args) != ("Handling signal: %s", "term"):
+            super().info(msg, *args, **kwargs)
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """Nothing: the app has written the line."""
 
 
-class _UntilTheAppLogs(logging.StreamHandler):  # type: ignore[type-arg]
+class _UntilTheAppLogs(LineHandler):
     """Writes gunicorn's lines while nobody has set up the root logger: before the app is loaded, or in its absence."""
 
-    def __init__(self, form: str, dates: str) -> None:
-        super().__init__(sys.stderr)
-        self.setFormatter(logging.Formatter(form, dates))
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(formatter(self))
 
     def emit(self, record: logging.LogRecord) -> None:
         if not logging.root.handlers:
@@ -215,7 +220,7 @@ class Hooks:
         port = options.management_port or "none"
         server.log.info(
             "serving as %s: drain %g s, then up to %d s for requests in flight; management port %s",
-            options.service,
+            getattr(_app_of(server.app.callable), "service", options.service),
             options.drain_seconds,
             options.graceful_seconds,
             port,
@@ -276,7 +281,9 @@ class Hooks:
         if _instance.drain_until is None and seconds > 0:
             _instance.drain_until = time.monotonic() + seconds
             board.begin_draining()
-            server.log.info("draining: readiness is red, serving on for %g s (a second SIGTERM ends that)", seconds)
+            server.log.info(
+                "SIGTERM, draining: readiness is red, serving on for %g s (a second SIGTERM ends that)", seconds
+            )
             signal.signal(signal.SIGALRM, lambda *_: server.SIG_QUEUE.put_nowait(signal.SIGTERM))
             signal.setitimer(signal.ITIMER_REAL, seconds)
             return

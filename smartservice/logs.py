@@ -323,7 +323,7 @@ def install(app: SmartService) -> None:
     """Send everything that is logged in this process through one handler. Called again, it changes that handler."""
     level = logging.getLevelNamesMapping()[app.config["LOG_LEVEL"]]
     handler = next((known for known in logging.root.handlers if isinstance(known, LineHandler)), None) or LineHandler()
-    handler.serve(app, level, _formatter(app, handler))
+    handler.serve(app, level, formatter(handler, app.config["LOG_FORMAT"]))
     if handler not in logging.root.handlers:
         logging.root.addHandler(handler)
     logging.root.setLevel(level)
@@ -340,8 +340,8 @@ def install(app: SmartService) -> None:
     app.settings.on_change(["LOG_LEVEL"], follow)
 
 
-def _formatter(app: SmartService, handler: LineHandler) -> logging.Formatter:
-    wanted = app.config["LOG_FORMAT"]
+def formatter(handler: LineHandler, wanted: str = "auto") -> logging.Formatter:
+    """The formatter for LOG_FORMAT: `auto` is text in a terminal and JSON elsewhere."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if wanted == "text" or (wanted == "auto" and terminal):
         return TextFormatter(handler, colour=terminal and not os.environ.get("NO_COLOR"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,10 +129,14 @@ def test_gunicorns_lines_are_written_once(capsys: pytest.CaptureFixture[str], ca
         assert [record.message for record in caplog.records] == ["one"]
         assert capsys.readouterr().err == ""
         logging.root.handlers = []
-        logger.error_log.handlers[0].stream = sys.stderr
         logger.info("two")
         assert capsys.readouterr().err.count("two") == 1
         assert len(logger.error_log.handlers) == 1
+        logger.info("Handling signal: %s", "term")
+        logger.info("Handling signal: %s", "hup")
+        assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == [
+            "Handling signal: hup"
+        ]
         logger.access(None, None, None, None)
     finally:
         logging.getLogger("gunicorn.error").handlers, logging.root.handlers = known, root
