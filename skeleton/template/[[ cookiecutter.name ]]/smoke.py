@@ -28,8 +28,13 @@ def main(base: str) -> int:
 [% endif %]
         ("/nothing-of-this-name", (404, "application/problem+json")),
     ):
-        status, kind, body = get(base.rstrip("/") + path)
-        json.loads(body)
+        try:
+            status, kind, body = get(base.rstrip("/") + path)
+            json.loads(body)
+        except (OSError, ValueError) as error:
+            print(f"RED GET {path}: {error}")
+            broken += 1
+            continue
         held = (status, kind) == wanted
         broken += not held
         print(f"{'ok ' if held else 'RED'} GET {path}: {status} {kind}")
