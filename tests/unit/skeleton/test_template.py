@@ -85,6 +85,30 @@ def _assert_clean(folder: Path) -> None:
         assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def test_a_written_migration_does_not_make_the_lint_red(tmp_path: Path) -> None:
+    """What `flask db revision` writes is left to it."""
+    wanted = Plan("hello", tmp_path, "accounts", 8010, ("db",), Origin("1.0", checkout=tmp_path), None)
+    for part in ("scratch", "hello"):
+        (tmp_path / part).mkdir()
+    repository.render(wanted.values, tmp_path / "scratch", wanted.target)
+    (wanted.target / "migrations" / "versions" / "0002_more.py").write_text(
+        "import sqlalchemy as sa\nrevision = '0002'\n"
+    )
+    for words in (["check", "."], ["format", "--check", "."]):
+        ran = subprocess.run([_PYTHON_OF_TESTS / "ruff", *words], cwd=wanted.target, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout
+
+
+def test_a_smoke_test_of_nothing_is_red_in_a_line_each(rendered: tuple[Plan, Path]) -> None:
+    """A service that is down is told without a traceback."""
+    _, folder = rendered
+    command = [sys.executable, folder / "smoke.py", "http://127.0.0.1:1"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert [line[:7] for line in ran.stdout.splitlines()] == ["RED GET"] * 4
+    assert ran.stderr == ""
+
+
 def test_the_service_tells_the_tools_who_it_is(rendered: tuple[Plan, Path]) -> None:
     """.service.toml has name, port, owner, components and the version of the template."""
     wanted, folder = rendered
