@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from skeleton.locks import pinned
 from tests.processes import Child, free_port
 from tests.skeleton.conftest import BIN, Generator, run
 
@@ -73,6 +74,21 @@ def test_a_fresh_clone_elsewhere_is_set_up_from_the_lock(generated: Generated, t
     clone = tmp_path / "somewhere else"
     run(["git", "clone", "--quiet", generated(("db",)), clone], tmp_path, _environment(tmp_path))
     assert "passed" in run(["make", "setup", "test"], clone, _environment(tmp_path))
+
+
+def test_locking_anew_keeps_the_shape_of_the_lock(generated: Generated, tmp_path: Path) -> None:
+    """`make lock` writes both files as the generator does, with the same versions in both, and leaves nothing beside."""
+    clone = tmp_path / "elsewhere"
+    run(["git", "clone", "--quiet", generated(()), clone], tmp_path, _environment(tmp_path))
+    names = ("requirements.txt", "requirements-dev.txt")
+    before = {name: (clone / name).read_text() for name in names}
+    run(["make", "lock"], clone, _environment(tmp_path))
+    after = {name: (clone / name).read_text() for name in names}
+    for name in names:
+        assert after[name].splitlines()[:2] == before[name].splitlines()[:2]
+        assert ".new" not in after[name]
+    assert pinned(after["requirements.txt"]) <= pinned(after["requirements-dev.txt"])
+    assert set(run(["git", "status", "--porcelain"], clone, _environment(tmp_path)).split()) <= {"M", *names}
 
 
 def test_whoever_may_enter_the_folder_may_enter_the_service(generator: Generator) -> None:
