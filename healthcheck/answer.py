@@ -139,11 +139,16 @@ def _classic_row(row: Row) -> dict[str, Any]:
     return shown
 
 
+_DRAFT_NAMES = {"service": "serviceId", "release": "releaseId"}
+"""What the draft (section 3) calls what others call so."""
+
+
 def _health(report: Report, about: Mapping[str, Any]) -> dict[str, Any]:
     checks: dict[str, list[dict[str, Any]]] = {}
     for row in report.rows:  # "db" and "db:responseTime" have one key, and both are told.
         checks.setdefault(_key(row), []).append(_part(row))
-    whole: dict[str, Any] = {**about, "status": report.status, "checks": checks}
+    named = {_DRAFT_NAMES.get(name, name): value for name, value in about.items()}
+    whole: dict[str, Any] = {**named, "status": report.status, "checks": checks}
     if report.reasons:
         whole["output"] = "; ".join(report.reasons)
     return whole

@@ -113,7 +113,7 @@ class Engine:
         mistakes = [
             f'the health {what} "{word}" needs a name of letters, digits and _ . : - that begins with a letter or digit'
             for what, word in (("check", name), *(("group", group) for group in groups))
-            if not _NAME.fullmatch(word)
+            if not isinstance(word, str) or not _NAME.fullmatch(word)
         ]
         if not callable(check):
             mistakes.append(f'the health check "{name}" is a {type(check).__name__}; give a function without arguments')
@@ -121,7 +121,8 @@ class Engine:
             mistakes.append(f'a health check "{name}" is registered already; give this one another name')
         if not groups:
             mistakes.append(f'the health check "{name}" is in no group; put it in "ready" or a group of your own')
-        asks_outside = getattr(check, "dependency", False) or dependency is not False
+        marked = getattr(check, "dependency", False) or getattr(getattr(check, "func", None), "dependency", False)
+        asks_outside = marked or dependency is not False
         if "live" in groups and asks_outside:
             mistakes.append(
                 f'the health check "{name}" asks a dependency, and the group "live" takes none: restarting this process '

@@ -94,7 +94,7 @@ def test_a_warning_is_a_200() -> None:
 def test_health_json_follows_the_draft() -> None:
     """checks is an object of arrays by component:measurement; output only where something is wrong."""
     clock = Clock(0.5)
-    engine = on_clock(clock, describe=lambda: {"serviceId": "orders", "version": "1"})
+    engine = on_clock(clock, describe=lambda: {"service": "orders", "version": "1"})
     engine.add("database", lambda: (True, "fine"))
     engine.add("disk", lambda: Result("warn", {"left": 3}, 0.04, "ratio"))
     engine.add("queue:length", lambda: (False, "too long"), critical=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import time
@@ -317,6 +318,8 @@ def test_the_live_group_refuses_a_dependency() -> None:
         engine.add("database", lambda: True, groups=("live",))
     with pytest.raises(ConfigurationError, match='"disk" asks a dependency'):
         engine.add("disk", checks.disk("/"), groups=("ready", "live"), dependency=False)
+    with pytest.raises(ConfigurationError, match='"partial" asks a dependency'):
+        engine.add("partial", functools.partial(checks.disk("/")), groups=("live",), dependency=False)
     engine.add("own", lambda: True, groups=("live",), dependency=False)
     assert [row.name for row in engine.report("live").rows] == ["own"]
 
@@ -326,6 +329,7 @@ def test_the_live_group_refuses_a_dependency() -> None:
     [
         ("a/b", lambda: True, {}, "needs a name"),
         ("", lambda: True, {}, "needs a name"),
+        (None, lambda: True, {}, "needs a name"),
         ("it", lambda: True, {"groups": ("a b",)}, "needs a name"),
         ("it", lambda: True, {"groups": ()}, "in no group"),
         ("it", "SELECT 1", {}, "is a str; give a function"),

@@ -145,6 +145,7 @@ def test_a_token_may_change(engine: Engine) -> None:
         ({"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "127.0.0.1"}, None, False),
         ({"REMOTE_ADDR": "127.0.0.1", "HTTP_FORWARDED": "for=127.0.0.1"}, None, False),
         ({"REMOTE_ADDR": "127.0.0.1", "HTTP_X_REAL_IP": "127.0.0.1"}, None, False),
+        ({"REMOTE_ADDR": "127.0.0.1", "HTTP_X_ENVOY_EXTERNAL_ADDRESS": "203.0.113.7"}, None, False),
         ({"REMOTE_ADDR": "203.0.113.7", "HTTP_X_FORWARDED_FOR": "127.0.0.1"}, None, False),
     ],
 )
