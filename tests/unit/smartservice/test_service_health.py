@@ -85,6 +85,13 @@ def test_a_refused_update_shows_in_health(make: Make, tmp_path: Path) -> None:
     assert app.config["PAGE_SIZE"] == 3
 
 
+def test_an_unknown_group_is_a_problem_that_names_its_request(make: Make) -> None:
+    """404, with the id of the request as in every problem."""
+    reply = make().test_client().get("/healthcheck/nothing", headers={"X-Request-ID": "r1"})
+    assert (reply.status_code, reply.content_type) == (404, "application/problem+json")
+    assert reply.get_json()["instance"] == "r1"
+
+
 def test_the_routes_can_be_switched_off(make: Make) -> None:
     """An empty path is no route."""
     client = make(HEALTH_PATH="", METRICS_PATH="").test_client()
