@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,6 +210,7 @@ class Hooks:
         assert _instance is not None
         _instance.management = self._bind_management()
         server.handle_term = lambda: self._on_term(server)
+        server.stop = _noting(server.stop, _instance.board)
         warm_up = getattr(getattr(_app_of(server.app.callable), "metrics", None), "warm_up", None)
         if warm_up is not None:
             warm_up()
@@ -318,6 +319,9 @@ class Hooks:
         """Start the app's threads and the management listener in this worker."""
         assert self._side is not None
         self._side.start(_app_of(worker.wsgi))
+        stopping = _instance.board.stopping if _instance is not None else "no"
+        if stopping != "no":  # the master's signal came before this worker had a handler for it: it would never end
+            os.kill(os.getpid(), signal.SIGQUIT if stopping == "quickly" else signal.SIGTERM)
 
     def pre_request(self, worker: Any, req: Any) -> None:
         assert self._side is not None
@@ -348,6 +352,16 @@ class Hooks:
 _HOOKS = tuple(
     name for name, value in vars(Hooks).items() if callable(value) and not name.startswith("_") and name != "by_name"
 )
+
+
+def _noting(stop: Callable[..., None], board: lifecycle.Board) -> Callable[..., None]:
+    """The arbiter's `stop`, noted on the board before any worker is told."""
+
+    def noted(graceful: bool = True) -> None:
+        board.begin_stopping(quick=not graceful)
+        stop(graceful)
+
+    return noted
 
 
 def _app_of(wsgi: Any) -> Any:

@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from smartrealm import on_fork
 
 _FIELDS = 6  # pid, beat, busy, capacity, oldest, newest
 _ROWS = 128
 _SILENT_AT_LEAST = 10.0
+_STOPPING: tuple[Literal["no", "gracefully", "quickly"], ...] = ("no", "gracefully", "quickly")
 _shared: Board | None = None
 
 
@@ -55,7 +57,7 @@ class Worker:
 
 
 class Board:
-    """One shared page: the drain flag and a row for each worker. Each row has one writer and any number of readers.
+    """One shared page: the drain flag, the stop flag and a row for each worker. Each row has one writer and any number of readers.
 
     There are no locks in it: a process that dies leaves nothing behind. The page must be made before the fork.
     """
@@ -70,6 +72,15 @@ class Board:
 
     def begin_draining(self) -> None:
         self._page[0] = 1
+
+    @property
+    def stopping(self) -> Literal["no", "gracefully", "quickly"]:
+        """Whether the master has told its workers to end."""
+        return _STOPPING[self._page[1]]
+
+    def begin_stopping(self, *, quick: bool) -> None:
+        """Note that the workers are told to end, for one that does not listen to signals yet."""
+        self._page[1] = max(self._page[1], 2 if quick else 1)
 
     def claim(self) -> int | None:
         """A free row for a worker about to be forked (call in the master); None when all are taken."""

@@ -95,6 +95,25 @@ def test_ctrl_c_ends_quickly_even_in_the_middle_of_a_request(number: signal.Sign
         assert instance.child.text().count("closed in") == 2
 
 
+SLOW_FORK = """
+import time
+_post_fork = post_fork
+def post_fork(server, worker):
+    time.sleep(0.7)
+    _post_fork(server, worker)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_worker_that_is_still_starting_ends_too(number: signal.Signals, tmp_path: Path) -> None:
+    """A signal that comes before a worker has a handler for it is not lost: nobody waits for the kill."""
+    with Instance(tmp_path, ready="", more=SLOW_FORK, variables={**DRAIN, "GRACEFUL_SECONDS": 20}) as instance:
+        wait_until(lambda: instance.child.text().count("Booting worker") == 2, what="the workers")
+        instance.child.signal(number)
+        instance.child.process.wait(10)
+        assert "SIGKILL" not in instance.child.text()
+
+
 def test_a_request_in_flight_at_the_end_of_the_drain_is_finished(tmp_path: Path) -> None:
     """A request that takes longer than the drain, and less than GRACEFUL_SECONDS more, gets its answer."""
     with Instance(tmp_path, variables={**DRAIN, "DRAIN_SECONDS": 0.3}) as instance:

@@ -191,3 +191,13 @@ def _seconds(lifecycle: Lifecycle) -> float:
         lifecycle.enter()
         lifecycle.leave()
     return time.process_time() - began
+
+
+def test_a_stop_is_seen_by_workers_that_are_not_there_yet() -> None:
+    """The note of a stop is shared; a quick one is not taken back by a graceful one."""
+    board = Board()
+    assert board.stopping == "no"
+    board.begin_stopping(quick=True)
+    board.begin_stopping(quick=False)
+    assert in_child(lambda: 0 if board.stopping == "quickly" else 1) == 0
+    assert not board.draining
