@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from flask import current_app
 
 import smartservice
 from smartrealm import ConfigurationError, NotConfigured
 from smartservice import create_app
+from tests.processes import wait_until
 from tests.unit.smartservice.making import Make, make
 
 __all__ = ["make"]
@@ -95,10 +98,15 @@ def test_background_work_that_fails_says_so(make: Make) -> None:
 
 
 def test_closing_twice_does_no_harm(make: Make) -> None:
-    """close() is idempotent, and an app that was never used can be closed."""
+    """close() is idempotent, ends every thread that start() began, and an app that was never used can be closed."""
+    make().close()
+    before = threading.active_count()
     app = make(DATABASE_URL="sqlite://")
+    app.start()
+    assert threading.active_count() > before
     app.close()
     app.close()
+    wait_until(lambda: threading.active_count() <= before, what="the end of the threads")
 
 
 def test_the_repr_shows_no_secret(make: Make) -> None:
