@@ -85,10 +85,6 @@ class CallContext:
                 headers[TRACESTATE] = self.tracestate
         return headers
 
-    def remaining_seconds(self, *, clock: Callable[[], float] = time.monotonic) -> float | None:
-        """Seconds until the deadline (negative when it has passed); None when there is none."""
-        return None if self.deadline is None else self.deadline - clock()
-
 
 _current: ContextVar[CallContext | None] = ContextVar("smartrealm_call_context", default=None)
 

@@ -30,9 +30,7 @@ def make_engine(app: SmartService) -> Engine:
 def install(app: SmartService) -> None:
     """Check what is configured, and answer at HEALTH_PATH and METRICS_PATH."""
     engine, config = app.health, app.config
-    engine.add_gate(
-        "ready", lambda: "this instance is draining: it is about to stop" if app.lifecycle.draining else None
-    )
+    engine.add_gate("ready", app.lifecycle.not_ready)
     _check_dependencies(app)
     app.settings.on_change(["DATABASE_URL", "REDIS_URL"], lambda _old, _new: _check_dependencies(app))
     if app.settings.status.state != "none":

@@ -176,22 +176,12 @@ class Lifecycle:
         """How many threads of this process are serving a request now."""
         return len(self._started)
 
-    def oldest_seconds(self, now: float | None = None) -> float:
-        """For how long the request has been running that was begun first; 0 when there is none."""
-        began = self._started.copy().values()
-        return (self._clock() if now is None else now) - min(began) if began else 0.0
-
     def row(self, capacity: int) -> Worker:
         """What this process writes about itself on the board; `capacity` is how many requests it can serve at once."""
         began = self._started.copy().values()
         return Worker(
             os.getpid(), self._clock(), len(began), capacity, min(began, default=0.0), max(began, default=0.0)
         )
-
-    def wedged(self, capacity: int, seconds: float) -> bool:
-        """Whether every thread of this process is busy and none has finished for `seconds`."""
-        row = self.row(capacity)
-        return row.trouble(row.beat, seconds) is not None
 
     def not_ready(self) -> str | None:
         """Why this instance is to get no new requests, or None: the gate of readiness."""

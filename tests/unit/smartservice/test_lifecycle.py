@@ -58,7 +58,7 @@ def test_two_apps_without_a_board_do_not_touch_each_other() -> None:
 
 
 def test_requests_are_counted_while_they_run() -> None:
-    """`busy` is the number of threads between enter and leave, `oldest_seconds` the age of the first."""
+    """`busy` is the number of threads between enter and leave; the row names when the first of them began."""
     clock = Clock()
     lifecycle = Lifecycle(clock=clock)
     inside, go = threading.Barrier(2), threading.Event()
@@ -75,11 +75,12 @@ def test_requests_are_counted_while_they_run() -> None:
     clock.now = 103.0
     lifecycle.enter()
     clock.now = 105.0
-    assert (lifecycle.busy(), lifecycle.oldest_seconds(), lifecycle.oldest_seconds(110.0)) == (2, 5.0, 10.0)
+    row = lifecycle.row(8)
+    assert (lifecycle.busy(), row.busy, row.beat - row.oldest) == (2, 2, 5.0)
     go.set()
     thread.join(5)
     lifecycle.leave()
-    assert (lifecycle.busy(), lifecycle.oldest_seconds()) == (0, 0.0)
+    assert (lifecycle.busy(), lifecycle.row(8).oldest) == (0, 0.0)
 
 
 def test_a_request_inside_of_another_counts_as_one() -> None:
@@ -140,8 +141,9 @@ def test_own_process_can_be_asked_whether_it_is_wedged() -> None:
     lifecycle = Lifecycle(clock=clock)
     lifecycle.enter()
     clock.now += 61
-    assert lifecycle.wedged(1, 60.0)
-    assert not lifecycle.wedged(2, 60.0)
+    full, half = lifecycle.row(1), lifecycle.row(2)
+    assert full.trouble(full.beat, 60.0) is not None
+    assert half.trouble(half.beat, 60.0) is None
     assert lifecycle.not_live(60.0) is None
     lifecycle.leave()
 
