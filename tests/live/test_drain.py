@@ -88,6 +88,8 @@ def test_ctrl_c_ends_quickly_even_in_the_middle_of_a_request(number: signal.Sign
     with Instance(tmp_path, variables={**DRAIN, "DRAIN_SECONDS": 30}) as instance:
         threading.Thread(target=instance.status, args=("/sleep/20.0",), daemon=True).start()
         wait_until(lambda: instance.metrics()["http_requests_in_flight"] >= 2, what="the long request")
+        wait_until(lambda: instance.child.text().count("Booting worker") == 2, what="the workers")
+        time.sleep(1)  # both have taken over their signals
         began = time.monotonic()
         instance.child.signal(number)
         instance.child.process.wait(10)
