@@ -5,6 +5,8 @@
     │   └── NotConfigured           500  not-configured         something was asked for that no setting switches on
     ├── BadRequest                  400  bad-request            the caller's request cannot be read
     │   └── ValidationFailed        422  validation-failed      it can be read, and says something impossible
+    ├── Unauthorized                401  unauthorized           no token, or one that is not known here
+    ├── Forbidden                   403  forbidden              the token is known and may not do this
     ├── NotFound                    404  not-found
     ├── Conflict                    409  conflict
     ├── Unavailable                 503  unavailable            try again later; may carry retry_after_seconds
@@ -81,6 +83,20 @@ class ValidationFailed(BadRequest):
     def __init__(self, message: str = "", errors: Sequence[Mapping[str, str]] = (), **details: Any) -> None:
         super().__init__(message or "The request does not fit what this resource takes.", **details)
         self.errors = tuple(dict(error) for error in errors)
+
+
+class Unauthorized(SmartError):
+    """Nobody known is asking: no token came along, or it is unknown, revoked or expired."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(SmartError):
+    """The one who asks is known and may not do this."""
+
+    code = "forbidden"
+    status = 403
 
 
 class NotFound(SmartError):

@@ -6,9 +6,10 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
 
 REQUEST_ID = "X-Request-ID"
 """Names one request through every service that it touches: 1 to 128 of `A-Z a-z 0-9 . _ : + / = @ -`."""
@@ -30,6 +31,24 @@ DEBUG = "Smart-Debug"
 
 RETRY_AFTER = "Retry-After"
 
+SERVICE = "Smart-Service"
+"""Which service a request is meant for, where one address stands for many (the local HAProxy)."""
+
+ATTEMPT = "Smart-Attempt"
+"""The number of this attempt at one logical call, counted from 1."""
+
+RETRY = "Smart-Retry"
+"""On an answer, `no`: the failure lies further down and was retried there; whoever receives it does not retry."""
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""Makes a POST or PATCH repeatable: the service does the work of one key once."""
+
+BAGGAGE = "baggage"
+"""W3C Baggage: `key=value` pairs that flow through every service; only allow-listed keys are passed on."""
+
+LONGEST_BAGGAGE = 8192
+"""The least that every platform must pass on (W3C Baggage, section 3.3.2); what is longer is cut."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _CALLER = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -47,16 +66,22 @@ class CallContext:
     traceparent: str | None = None
     tracestate: str | None = None
     debug: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The allow-listed entries of the caller's baggage."""
 
     @classmethod
     def from_headers(
         cls,
         get: Callable[[str], str | None],
         *,
+        tags: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
     ) -> CallContext:
-        """Read the headers with `get(name)`. A header that breaks its format counts as absent; never raises."""
+        """Read the headers with `get(name)`. A header that breaks its format counts as absent; never raises.
+
+        Of the baggage only the entries named in `tags` are kept.
+        """
         request_id = get(REQUEST_ID)
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = (new_id or new_request_id)()
@@ -70,6 +95,7 @@ class CallContext:
             deadline=clock() + int(remaining) / 1000 if remaining and _MILLISECONDS.fullmatch(remaining) else None,
             traceparent=traceparent if traced else None,
             tracestate=get(TRACESTATE) if traced else None,
+            tags=read_baggage(get(BAGGAGE), tags) if tags else {},
         )
 
     def to_headers(self, *, clock: Callable[[], float] = time.monotonic) -> Mapping[str, str]:
@@ -83,7 +109,19 @@ class CallContext:
             headers[TRACEPARENT] = self.traceparent
             if self.tracestate is not None:
                 headers[TRACESTATE] = self.tracestate
+        if self.tags:
+            headers[BAGGAGE] = ",".join(f"{name}={quote(value, safe='')}" for name, value in self.tags.items())
         return headers
+
+
+def read_baggage(header: str | None, allowed: Collection[str]) -> Mapping[str, str]:
+    """The entries of a W3C Baggage header that are allowed; their properties (after `;`) are dropped."""
+    found: dict[str, str] = {}
+    for entry in (header or "")[:LONGEST_BAGGAGE].split(","):
+        name, equals, value = entry.partition(";")[0].partition("=")
+        if equals and name.strip() in allowed:
+            found[name.strip()] = unquote(value.strip())
+    return found
 
 
 _current: ContextVar[CallContext | None] = ContextVar("smartrealm_call_context", default=None)

@@ -1,0 +1,188 @@
+"""The map at one moment, held in memory: immutable, cheap to bring up to date, read from any thread without a lock."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from atlas.model import EVERY_SERVICE, Edit, Instance, Kind, Lease, Override, Ruling, Service, State, Token
+from smartrealm.errors import ValidationFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a reader has come: the epoch of the map, and the revisions of its catalogue and of its presence."""
+
+    epoch: str = ""
+    revision: int = 0
+    presence: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.revision}.{self.presence}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """The position that `str` gave. Raises ValidationFailed."""
+        epoch, *numbers = text.split(".")
+        if len(numbers) != 2 or not all(number.isascii() and number.isdecimal() for number in numbers):
+            raise ValidationFailed("A position looks like `epoch.revision.presence`: hand back what an answer gave.")
+        return cls(epoch, int(numbers[0]), int(numbers[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What changed between two positions, in order; the `before` of its edits is not filled."""
+
+    since: Position
+    position: Position
+    edits: tuple[Edit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An instance as a caller sees it: what it says of itself, under the operator's word."""
+
+    instance: Instance
+    state: State
+    weight: int
+    ruling: Ruling | None = None
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether new calls may go there."""
+        return self.state == "enabled" and self.weight > 0
+
+
+@dataclass(frozen=True)
+class World:
+    """Services, places, overrides and leases at one position."""
+
+    position: Position = Position()
+    services: Mapping[str, Service] = field(default_factory=dict)
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    rulings: Mapping[str, Ruling] = field(default_factory=dict)
+    leases: Mapping[str, Lease] = field(default_factory=dict)
+    """By id; their `instances` are empty here: see `instances`."""
+    instances: Mapping[str, Mapping[str, Instance]] = field(default_factory=dict)
+    """By service, then by `host:port`."""
+    tokens: Mapping[str, Token] = field(default_factory=dict, repr=False)
+
+    def places(self, service: str, now: float | None = None) -> tuple[Place, ...]:
+        """The instances of a service with their effective state; `now` (time of day) ends rulings that have expired."""
+        return tuple(self._place(instance, now) for instance in self.instances.get(service, {}).values())
+
+    def callable_places(self, service: str, now: float | None = None) -> tuple[Place, ...]:
+        """Where new calls may go, under the version policy of the service: all versions while no instance fits it."""
+        places = tuple(place for place in self.places(service, now) if place.takes_calls)
+        known = self.services.get(service)
+        if known is None or known.version_policy in ("", "any"):
+            return places
+        wanted = tuple(place for place in places if fnmatch.fnmatchcase(place.instance.version, known.version_policy))
+        return wanted or places
+
+    def overrides_of(self, service: str) -> Iterator[Override]:
+        """What is set for every service, then what is set for this one."""
+        for scope in (EVERY_SERVICE, service):
+            yield from (override for override in self.overrides.values() if override.scope == scope)
+
+    def knows(self, service: str) -> bool:
+        """Whether it is in the catalogue, or runs without being there."""
+        return service in self.services or bool(self.instances.get(service))
+
+    def near(self, service: str) -> list[str]:
+        """The names that look most like this one."""
+        return difflib.get_close_matches(service, sorted({*self.services, *self.instances}), n=3, cutoff=0.5)
+
+    def apply(self, delta: Delta) -> World:
+        """This world after the delta. Costs what changed, plus one copy of each table that did."""
+        tables: dict[str, dict[str, Any]] = {}
+        by_service: dict[str, dict[str, Instance]] = {}
+        for edit in delta.edits:
+            if edit.kind == "instance":
+                self._apply_instance(edit, tables, by_service)
+                continue
+            name = TABLES[edit.kind]
+            table = (
+                tables.setdefault(name, {}) if name in tables else tables.setdefault(name, dict(getattr(self, name)))
+            )
+            if edit.after is None:
+                table.pop(edit.key, None)
+            else:
+                table[edit.key] = PARSERS[edit.kind](edit.after)
+        return World(**{**self._tables(), **tables, "position": delta.position})
+
+    def items(self) -> Iterator[tuple[Kind, str, Mapping[str, Any]]]:
+        """Everything in it as kind, key and JSON, in a stable order."""
+        for kind, name in TABLES.items():
+            table = getattr(self, name)
+            for key in sorted(table):
+                yield kind, key, table[key].to_json()
+        for service in sorted(self.instances):
+            for place in sorted(self.instances[service]):
+                instance = self.instances[service][place]
+                yield "instance", instance.key, instance.to_json()
+
+    @classmethod
+    def from_items(cls, position: Position, items: Iterable[tuple[Kind, str, Mapping[str, Any]]]) -> World:
+        """The world that holds exactly these."""
+        edits = tuple(Edit(kind, key, None, after) for kind, key, after in items)
+        return cls().apply(Delta(Position(), position, edits))
+
+    def _place(self, instance: Instance, now: float | None) -> Place:
+        ruling = self.rulings.get(instance.key)
+        if ruling is not None and now is not None and ruling.expires_at is not None and ruling.expires_at <= now:
+            ruling = None
+        if ruling is None:
+            return Place(instance, "draining" if instance.draining else "enabled", instance.weight)
+        state: State = "draining" if instance.draining and ruling.state == "enabled" else ruling.state
+        return Place(instance, state, instance.weight if ruling.weight is None else ruling.weight, ruling)
+
+    def _apply_instance(
+        self, edit: Edit, tables: dict[str, dict[str, Any]], by_service: dict[str, dict[str, Instance]]
+    ) -> None:
+        service, _, place = edit.key.partition("/")
+        instances = (
+            tables.setdefault("instances", {})
+            if "instances" in tables
+            else tables.setdefault("instances", dict(self.instances))
+        )
+        inner = by_service.get(service)
+        if inner is None:
+            inner = by_service[service] = dict(self.instances.get(service, {}))
+        if edit.after is None:
+            inner.pop(place, None)
+        else:
+            inner[place] = Instance(**edit.after)
+        if inner:
+            instances[service] = inner
+        else:
+            instances.pop(service, None)
+
+    def _tables(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*TABLES.values(), "instances")}
+
+    def __repr__(self) -> str:
+        count = sum(len(inner) for inner in self.instances.values())
+        return f"<World {self.position}: {len(self.services)} services, {count} instances>"
+
+
+TABLES: Mapping[Kind, str] = {
+    "service": "services",
+    "override": "overrides",
+    "ruling": "rulings",
+    "token": "tokens",
+    "lease": "leases",
+}
+"""Which table of the world holds which kind."""
+
+PARSERS: Mapping[Kind, Any] = {
+    "service": lambda data: Service(**data),
+    "override": lambda data: Override(**data),
+    "ruling": lambda data: Ruling(**data),
+    "token": lambda data: Token(**data),
+    "lease": Lease.from_json,
+}
+"""What makes a value of JSON that the map itself has written (checked when it went in)."""
