@@ -1,0 +1,116 @@
+"""Holding a lease: one daemon thread that renews it every third of its time, and lets go when it is closed."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from atlas.directory import Directory
+from atlas.model import Lease
+from smartrealm import on_fork
+from smartrealm.errors import SmartError, Unavailable
+
+RETRY_SECONDS = 0.7
+"""Seconds until the next try while the map cannot be written; soon, so that after an outage everything is right again."""
+
+_log = logging.getLogger("atlas")
+
+
+class Keeper:
+    """Keeps the lease that `describe()` gives: asked before every renewal, None while there is nothing to hold.
+
+    Changes (an instance more, one that drains) are told at once by `refresh()`. Safe from any thread; after a fork the child
+    holds nothing until its own `start()`.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        describe: Callable[[], Lease | None],
+        *,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self.failure: str | None = None
+        """Why the last renewal failed; None when it did not."""
+        self._directory = directory
+        self._describe = describe
+        self._spread = spread
+        self._held: Lease | None = None
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        on_fork(self, Keeper._begin_anew)
+
+    @property
+    def held(self) -> Lease | None:
+        """The lease as it was last written; None while there is none."""
+        return self._held
+
+    def start(self) -> Keeper:
+        """Hold the lease from now on. Idempotent."""
+        if self._thread is None and not self._stopped:
+            self._thread = threading.Thread(target=self._run, name="atlas-keeper", daemon=True)
+            self._thread.start()
+        return self
+
+    def refresh(self) -> None:
+        """Say at once what has changed."""
+        self._wake.set()
+
+    def close(self, *, release: bool = True, seconds: float = 3.0) -> None:
+        """Hold it no more; `release` takes it out of the map at once. Takes at most about `seconds`; raises nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        held, self._held = self._held, None
+        if release and held is not None:
+            self._let_go(held)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._wake.clear()
+            self._wake.wait(self._renew())
+
+    def _renew(self) -> float:
+        """Renew once; gives the seconds until the next time."""
+        try:
+            lease = self._describe()
+            if lease is None:
+                if self._held is not None:
+                    self._held = None
+                return 1.0
+            self._directory.hold(lease)
+        except Exception as error:
+            if self.failure is None:
+                _log.warning("this instance could not be registered, trying again: %s", _told(error))
+            self.failure = _told(error)
+            return RETRY_SECONDS * (0.5 + self._spread())
+        if self.failure is not None:
+            _log.info("this instance is registered again")
+        self._held, self.failure = lease, None
+        return lease.ttl_seconds / 3 * (0.9 + self._spread() / 10)
+
+    def _let_go(self, lease: Lease) -> None:
+        try:
+            self._directory.release(lease.id, lease.incarnation)
+        except Unavailable as error:
+            _log.warning("the map could not be told that this instance leaves; its lease ends by itself: %s", error)
+        except Exception:
+            _log.exception("the lease could not be given back")
+
+    def _begin_anew(self) -> None:
+        self._wake = threading.Event()
+        self._thread = None
+        self._held = None
+
+    def __repr__(self) -> str:
+        return f"<Keeper of {self._held.id if self._held else 'no lease'}>"
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, SmartError) else f"{type(error).__name__}: {error}"
