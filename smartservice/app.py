@@ -18,7 +18,7 @@ import smartconfig
 from healthcheck import Engine
 from smartrealm import Realm, ServiceName, on_fork
 from smartrealm.redaction import Redactor
-from smartservice import errors, health, inbound, logs
+from smartservice import errors, health, inbound, logs, openapi
 from smartservice.config import LiveConfig, load_settings
 from smartservice.jsons import SmartJSON
 from smartservice.lifecycle import Lifecycle
@@ -61,6 +61,7 @@ def create_app(
     errors.install(app, report=app.report)
     app.teardown_appcontext(app.end_request)
     health.install(app)
+    openapi.install(app)
     return app
 
 

@@ -75,6 +75,8 @@ HEALTH_DISK_FREE: NeedsRestart[float] = 0.02
 
 # Where Prometheus reads the metrics; empty switches them off.
 METRICS_PATH: NeedsRestart[str] = "/metrics"
+# Where the service describes itself in OpenAPI; empty switches the route off.
+OPENAPI_PATH: NeedsRestart[str] = "/openapi.json"
 
 # The address that gunicorn binds.
 HOST: NeedsRestart[str] = "127.0.0.1"
@@ -149,6 +151,6 @@ def validate(config: Mapping[str, Any]) -> Iterator[str]:
         yield "DATABASE_URL is no URL: use postgresql://user@host/name or sqlite:///file.db."
     if config["REDIS_URL"] and not _REDIS_URL.fullmatch(config["REDIS_URL"]):
         yield "REDIS_URL is no URL of a Redis: use redis://host:6379/0 (or rediss://, unix://)."
-    for name in ("HEALTH_PATH", "METRICS_PATH"):
+    for name in ("HEALTH_PATH", "METRICS_PATH", "OPENAPI_PATH"):
         if config[name] and not config[name].startswith("/"):
             yield f"{name} is {config[name]!r}: a path begins with a slash."

@@ -39,6 +39,9 @@ class Validated:
     query: Any = None
     """The pydantic model of the query string."""
 
+    returns: Any = None
+    """The type of the answer. It is described in `/openapi.json`; the answer is not checked against it."""
+
     @cached_property
     def _body(self) -> _Checker:
         return _Checker(self.body)
@@ -48,7 +51,9 @@ class Validated:
         return _Checker(self.query)
 
 
-def validated(*, body: Any = None, query: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def validated(
+    *, body: Any = None, query: Any = None, returns: Any = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Check the request and hand the view what it says: `body=` and `query=` as instances of these models.
 
         @validated(body=TeamIn, query=Page)
@@ -56,9 +61,10 @@ def validated(*, body: Any = None, query: Any = None) -> Callable[[Callable[...,
 
     Works on plain views, also async ones, and on the methods of resources. A body that is no JSON type answers 415,
     JSON that cannot be read 400, values that break the rules 422 with every mistake of body and query at once. A plain
-    view may return a pydantic model too.
+    view may return a pydantic model too. `returns=` names the type of the answer for the description of the service, where
+    the annotation does not: nothing is checked.
     """
-    wanted = Validated(body, query)
+    wanted = Validated(body, query, returns)
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         is_async = iscoroutinefunction(view)
