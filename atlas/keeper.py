@@ -15,6 +15,9 @@ from smartrealm.errors import SmartError, Unavailable
 RETRY_SECONDS = 0.7
 """Seconds until the next try while the map cannot be written; soon, so that after an outage everything is right again."""
 
+IDLE_SECONDS = 1.0
+"""Seconds until it is asked again whether there is something to hold."""
+
 _log = logging.getLogger("atlas")
 
 
@@ -40,6 +43,7 @@ class Keeper:
         self._held: Lease | None = None
         self._wake = threading.Event()
         self._stopped = False
+        self._releases = False
         self._thread: threading.Thread | None = None
         on_fork(self, Keeper._begin_anew)
 
@@ -60,30 +64,29 @@ class Keeper:
         self._wake.set()
 
     def close(self, *, release: bool = True, seconds: float = 3.0) -> None:
-        """Hold it no more; `release` takes it out of the map at once. Takes at most about `seconds`; raises nothing."""
-        if self._stopped:
-            return
+        """Hold it no more; `release` takes it out of the map at once. Waits at most `seconds` for that; raises nothing."""
+        self._releases = release
         self._stopped = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join(seconds)
-        held, self._held = self._held, None
-        if release and held is not None:
-            self._let_go(held)
 
     def _run(self) -> None:
         while not self._stopped:
             self._wake.clear()
-            self._wake.wait(self._renew())
+            if not self._stopped:
+                self._wake.wait(self._renew())
+        held, self._held = self._held, None
+        if self._releases and held is not None:
+            self._let_go(held)
 
     def _renew(self) -> float:
         """Renew once; gives the seconds until the next time."""
         try:
             lease = self._describe()
             if lease is None:
-                if self._held is not None:
-                    self._held = None
-                return 1.0
+                self._held = None
+                return IDLE_SECONDS
             self._directory.hold(lease)
         except Exception as error:
             if self.failure is None:

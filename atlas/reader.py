@@ -13,6 +13,7 @@ from collections.abc import Callable
 from atlas.directory import Directory
 from atlas.world import Delta, World
 from smartrealm import on_fork
+from smartrealm.errors import Unavailable
 
 WAIT_SECONDS = 25.0
 """How long one question may wait for news."""
@@ -95,6 +96,11 @@ class Reader:
         with self._news:
             return bool(self._news.wait_for(lambda: condition(self.world), seconds))
 
+    def raise_failure(self) -> None:
+        """Raise Unavailable while the last question was not answered."""
+        if self.failure is not None:
+            raise Unavailable(self.failure)
+
     def on_update(self, callback: Callable[[World, World], object]) -> None:
         """Call `callback(old, new)` after each update, in the reader's thread. One that raises is logged."""
         self._callbacks.append(callback)
@@ -111,10 +117,12 @@ class Reader:
     def _heard(self, answer: World | Delta | None) -> None:
         if isinstance(answer, Delta):
             answer = self.world.apply(answer)
-        if answer is None:
-            self._heard_at, self.failure = self._clock(), None
-        else:
+        if answer is not None:
             self._take(answer)
+            return
+        with self._news:
+            self._heard_at, self.failure = self._clock(), None
+            self._news.notify_all()
 
     def _take(self, world: World) -> None:
         with self._news:
@@ -128,7 +136,9 @@ class Reader:
                 _log.exception("what follows the map could not take an update")
 
     def _failed(self, error: Exception, failures: int) -> None:
-        self.failure = str(error) or type(error).__name__
+        with self._news:
+            self.failure = str(error) or type(error).__name__
+            self._news.notify_all()
         if failures == 1:
             _log.warning("the map cannot be followed, going on with what is known: %s", self.failure)
 

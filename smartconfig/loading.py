@@ -30,6 +30,7 @@ def load(
     *,
     base: Sequence[str | ModuleType] = (),
     source: Source | None = None,
+    source_for: Callable[[Beginning], Source | None] | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     service: str | None = None,
@@ -42,7 +43,8 @@ def load(
 ) -> Settings:
     """Load the settings that the module `config` declares, on top of the `base` modules.
 
-    Takes at most `start_seconds` for the source; when it fails, or what it says has mistakes, the last good copy in
+    `source_for` makes the source of what is known before any is asked, where none is given. Takes at most `start_seconds`
+    for it; when it fails, or what it says has mistakes, the last good copy in
     `state_dir` stands in (`keep=False` neither reads nor writes one). `known` names settings of somebody else that may
     be overridden explicitly. Raises ConfigurationError with every mistake.
     """
@@ -51,6 +53,8 @@ def load(
     explicit = dict(overrides or {})
     name = _service_name(service, declarations, environment, explicit)
     where = Realm(realm) if realm is not None else Realm.from_environment(environment)
+    if source is None and source_for is not None:
+        source = source_for(Beginning(name, where, declarations, environment, explicit))
     inputs = Inputs(
         _with_service_name(declarations, name),
         name,
@@ -76,6 +80,26 @@ def load(
         contact=contact,
         clock=clock,
     )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Beginning:
+    """What is known before a source is asked."""
+
+    service: ServiceName
+    realm: Realm
+    declarations: Declarations
+    environ: Mapping[str, str]
+    explicit: Mapping[str, Any]
+
+    def value(self, key: str) -> Any:
+        """A declared setting as the explicit overrides, else the environment (as text), else the defaults have it."""
+        if key in self.explicit:
+            return self.explicit[key]
+        if key in self.environ:
+            return self.environ[key]
+        declared = self.declarations.by_key.get(key)
+        return declared.defaults[-1][1] if declared is not None and declared.defaults else None
 
 
 @dataclass(slots=True)

@@ -47,7 +47,8 @@ class Overrides:
 class Source(Protocol):
     """Something that knows overrides. Both methods may raise anything when it cannot answer.
 
-    A source that has to be polled also carries `poll_seconds`: it is then asked with `seconds=0` at that pace.
+    A source that has to be polled also carries `poll_seconds`: it is then asked with `seconds=0` at that pace. One that
+    waits by itself while it cannot answer carries `paces_itself = True`: it is not spared after a failure.
     """
 
     @property

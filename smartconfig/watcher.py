@@ -82,6 +82,7 @@ def follow(settings: Settings, source: Source) -> tuple[threading.Thread, thread
 def _watch(reference: weakref.ref[Settings], source: Source, stop: threading.Event) -> None:
     # A source on this host is polled at its own pace, failing or not; only a remote one needs to be spared.
     poll: float | None = getattr(source, "poll_seconds", None)
+    paces_itself: bool = getattr(source, "paces_itself", False)
     failures = 0
     settings = reference()
     if settings is not None:
@@ -110,7 +111,8 @@ def _watch(reference: weakref.ref[Settings], source: Source, stop: threading.Eve
             _log.exception("taking over what %s says failed", source.name)
         del settings, answer
         at_once = time.monotonic() - begun < LEAST_PAUSE
-        pause = poll or (backoff(failures, random.random) if failures else LEAST_PAUSE if at_once else 0.0)
+        spare = failures > 0 and not paces_itself
+        pause = poll or (backoff(failures, random.random) if spare else LEAST_PAUSE if at_once else 0.0)
         if stop.wait(pause):
             return
         settings = reference()

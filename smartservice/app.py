@@ -16,10 +16,10 @@ from flask import Flask, request
 
 import smartconfig
 from healthcheck import Engine
-from smartrealm import Realm, ServiceName, on_fork
+from smartrealm import NotConfigured, Realm, ServiceName, on_fork
 from smartrealm.redaction import Redactor
 from smartservice import errors, health, inbound, logs, openapi
-from smartservice.config import LiveConfig, load_settings
+from smartservice.config import LiveConfig, Loaded, load_settings
 from smartservice.jsons import SmartJSON
 from smartservice.lifecycle import Lifecycle
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flask.ctx import RequestContext
 
     from smartservice.api import SmartApi
+    from smartservice.atlas import Atlas
     from smartservice.db import Database
     from smartservice.metrics import Metrics
     from smartservice.redis import SmartRedis
@@ -49,13 +50,13 @@ def create_app(
     """Make a service from its config module: `create_app("identity.config")`.
 
     `overrides` are settings by name that win over every other layer (for tests: `TESTING=True`). `source` gives overrides
-    at run time; without one, the file that the variable CONFIG_FILE names is watched. Nothing is connected and no thread
+    at run time; without one, the file that the variable CONFIG_FILE names is watched, else the map of the realm. Nothing is connected and no thread
     is started: each part does that when it is first used, in the process that uses it.
 
     Raises ConfigurationError with every mistake in the settings at once.
     """
-    settings = load_settings(config, source=source, environ=environ, overrides=overrides)
-    app = SmartService(settings, import_name=config if isinstance(config, str) else config.__name__)
+    loaded = load_settings(config, source=source, environ=environ, overrides=overrides)
+    app = SmartService(loaded, import_name=config if isinstance(config, str) else config.__name__)
     logs.install(app)
     app.before_request(inbound.refuse_expired)
     errors.install(app, report=app.report)
@@ -68,7 +69,7 @@ def create_app(
 class SmartService(Flask):
     """A Flask app with everything attached that a service in a fleet needs. Made by `create_app`.
 
-    `realm`, `service`, `config`, `settings`, `db`, `redis`, `api`, `health`, `metrics`, `reports` and `logger` are
+    `realm`, `service`, `config`, `settings`, `db`, `redis`, `api`, `atlas`, `client`, `health`, `metrics`, `reports` and `logger` are
     reached from anywhere through `flask.current_app`. Safe to make before a fork; safe from any thread.
     """
 
@@ -78,8 +79,9 @@ class SmartService(Flask):
     clock: Callable[[], datetime] = staticmethod(lambda: datetime.now(UTC))
     """The time of day in UTC, for the service's own use: tests put a frozen one in its place."""
 
-    def __init__(self, settings: smartconfig.Settings, *, import_name: str) -> None:
-        self.settings = settings
+    def __init__(self, loaded: Loaded, *, import_name: str) -> None:
+        self.settings = settings = loaded.settings
+        self._atlas = loaded.atlas
         self.realm = Realm(settings.realm)
         self.service = ServiceName(settings.service)
         self.lifecycle = Lifecycle()
@@ -113,6 +115,21 @@ class SmartService(Flask):
     def api(self) -> SmartApi:
         """flask-restful's Api: `app.api.add_resource(Teams, "/teams")`."""
         return self._part("api", _make_api)
+
+    @property
+    def atlas(self) -> Atlas:
+        """The map of the realm: `app.atlas.world`, `app.atlas.directory`. Raises NotConfigured where there is none."""
+        if self._atlas is None:
+            raise NotConfigured(
+                "This service has no map of its realm: set ATLAS_URL to an `atlas serve` (https://atlas.example:7000) or a "
+                "store. Only in the local realm, outside of tests, there is one by itself."
+            )
+        return self._atlas
+
+    @property
+    def has_atlas(self) -> bool:
+        """Whether there is a map: `app.atlas` can be asked."""
+        return self._atlas is not None
 
     @property
     def metrics(self) -> Metrics | None:
@@ -153,6 +170,8 @@ class SmartService(Flask):
             except Exception:
                 self.logger.exception("could not close %s", type(part).__name__)
         self.settings.close()
+        if self._atlas is not None:
+            self._atlas.close()
         self.lifecycle.close()
 
     def in_background(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from flask import Config, Flask
 
 import smartconfig
+from smartconfig.loading import Beginning
 from smartrealm.redaction import redact
+from smartservice.atlas import Atlas, open_atlas
 
 BASE = ("smartservice.defaults",)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The settings of a service, and the map that they come from where there is one."""
+
+    settings: smartconfig.Settings
+    atlas: Atlas | None
 
 
 def load_settings(
@@ -21,16 +32,34 @@ def load_settings(
     source: smartconfig.Source | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> smartconfig.Settings:
+) -> Loaded:
     """The settings of a service: the framework's defaults, its config module, its source, the environment, `overrides`.
 
-    Raises ConfigurationError with every mistake at once.
+    The source is the one given, else the file that CONFIG_FILE names, else the map of the realm. Raises
+    ConfigurationError with every mistake at once.
     """
     environ = os.environ if environ is None else environ
-    if source is None and environ.get("CONFIG_FILE"):
-        source = smartconfig.FileSource(environ["CONFIG_FILE"])
-    known = Flask.default_config
-    return smartconfig.load(config, base=BASE, source=source, environ=environ, overrides=overrides or {}, known=known)
+    maps: list[Atlas] = []
+
+    def first_source(beginning: Beginning) -> smartconfig.Source | None:
+        found = open_atlas(beginning)
+        if found is not None:
+            maps.append(found)
+        if source is not None:
+            return source
+        if environ.get("CONFIG_FILE"):
+            return smartconfig.FileSource(environ["CONFIG_FILE"])
+        return None if found is None else smartconfig.AtlasSource(found.reader, beginning.service, name=found.name)
+
+    settings = smartconfig.load(
+        config,
+        base=BASE,
+        source_for=first_source,
+        environ=environ,
+        overrides=overrides or {},
+        known=Flask.default_config,
+    )
+    return Loaded(settings, maps[0] if maps else None)
 
 
 class LiveConfig(Config):

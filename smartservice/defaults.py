@@ -20,6 +20,32 @@ RELEASE: NeedsRestart[str] = ""
 # Signs cookies and sessions (Flask). There is no default: a service that uses sessions sets its own.
 SECRET_KEY: Secret[str | None] = None
 
+# Where the map of the realm is: an `atlas serve` (http://a,b) or a store. Empty: none. None: the machine's own in realm local.
+ATLAS_URL: NeedsRestart[str | None] = None
+# The token with which this service asks an `atlas serve`: `atlas token create service NAME`.
+ATLAS_TOKEN: Secret[str] = ""
+# Whether an instance registers itself in the map when it starts; off where a sidecar does it.
+REGISTER: NeedsRestart[bool] = True
+# The address under which others reach this instance; empty: HOST, or this host's own where HOST is every address.
+ADVERTISE_HOST: NeedsRestart[str] = ""
+# The port under which others reach this instance; 0: PORT.
+ADVERTISE_PORT: NeedsRestart[int] = 0
+# The zone in which this instance runs; calls stay in their zone while it is healthy.
+ZONE: NeedsRestart[str] = ""
+# This instance's share of the calls beside the others, 0 to 1000.
+WEIGHT: NeedsRestart[int] = 100
+# Seconds after which an instance that gives no sign of life is taken out of the map.
+LEASE_SECONDS: NeedsRestart[float] = 15.0
+
+# The local HAProxy through which other services are called, http://127.0.0.1:port. Empty: they are called directly.
+SIDECAR_URL: NeedsRestart[str] = ""
+# Seconds that a call to another service may take in all, when neither the caller nor the map says it.
+CALL_DEADLINE: NeedsRestart[float] = 10.0
+# How often a failed call may be repeated, where that is safe.
+CALL_RETRIES: NeedsRestart[int] = 2
+# Entries of the W3C baggage that are passed on to every service that is called.
+CALL_TAGS: NeedsRestart[list[str]] = []
+
 # Where the database is: postgresql://user@host/name or sqlite:///file.db. Empty: this service has none.
 DATABASE_URL: Secret[str] = ""
 # Connections that each worker process keeps open to the database.
@@ -121,6 +147,11 @@ _LEAST = {
     "HEALTH_TIMEOUT": 0.01,
     "HEALTH_DISK_FREE": 0,
     "PORT": 0,
+    "ADVERTISE_PORT": 0,
+    "WEIGHT": 0,
+    "LEASE_SECONDS": 1,
+    "CALL_DEADLINE": 0.001,
+    "CALL_RETRIES": 0,
     "WORKERS": 1,
     "THREADS": 1,
     "KEEPALIVE_SECONDS": 0,
@@ -134,6 +165,7 @@ _LEAST = {
     "WEDGED_SECONDS": 0,
 }
 _URL = re.compile(r"[a-z][a-z0-9+._-]*://.*")
+_HTTP_URL = re.compile(r"https?://[^/?#]+/?")
 _REDIS_URL = re.compile(r"(redis|rediss|unix)://.*")
 
 
@@ -142,11 +174,15 @@ def validate(config: Mapping[str, Any]) -> Iterator[str]:
     for name, least in _LEAST.items():
         if config[name] is not None and config[name] < least:
             yield f"{name} is {config[name]!r}: it must be at least {least}."
-    for name in ("PORT", "MANAGEMENT_PORT"):
+    for name in ("PORT", "MANAGEMENT_PORT", "ADVERTISE_PORT"):
         if config[name] > 65535:
             yield f"{name} is {config[name]}: a port is at most 65535."
     if config["MANAGEMENT_PORT"] and config["MANAGEMENT_PORT"] == config["PORT"]:
         yield f"MANAGEMENT_PORT is {config['PORT']}, as PORT is: give the management listener a port of its own."
+    if config["WEIGHT"] > 1000:
+        yield f"WEIGHT is {config['WEIGHT']}: a share is at most 1000."
+    if config["SIDECAR_URL"] and not _HTTP_URL.fullmatch(config["SIDECAR_URL"]):
+        yield "SIDECAR_URL is no URL of a proxy: use http://127.0.0.1:port."
     if config["DATABASE_URL"] and not _URL.fullmatch(config["DATABASE_URL"]):
         yield "DATABASE_URL is no URL: use postgresql://user@host/name or sqlite:///file.db."
     if config["REDIS_URL"] and not _REDIS_URL.fullmatch(config["REDIS_URL"]):

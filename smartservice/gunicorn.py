@@ -121,7 +121,9 @@ def _settings(config: str | None, app: str | None, environ: Mapping[str, str]) -
 
     if config is None:  # overrides name the service's own settings too, and those are not known here
         environ = {name: value for name, value in environ.items() if name != "CONFIG_FILE"}
-    loaded = load_settings(config or "smartservice.defaults", environ=environ)
+        environ["ATLAS_URL"] = ""
+    found = load_settings(config or "smartservice.defaults", environ=environ)
+    loaded = found.settings
     try:
         return from_values(
             loaded.snapshot,
@@ -131,6 +133,8 @@ def _settings(config: str | None, app: str | None, environ: Mapping[str, str]) -
         )
     finally:
         loaded.close()
+        if found.atlas is not None:
+            found.atlas.close()
 
 
 class QuietLogger(Logger):  # type: ignore[misc]

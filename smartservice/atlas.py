@@ -1,0 +1,59 @@
+"""The map of the realm as this service sees it: one directory and one reader, shared by config, calls and registration."""
+
+from __future__ import annotations
+
+import atlas
+from atlas.directory import Directory
+from atlas.reader import Reader
+from atlas.world import World
+from smartconfig.loading import Beginning
+from smartrealm.redaction import redact_url
+
+_TRUE = ("1", "true", "yes", "on")
+
+
+class Atlas:
+    """`app.atlas`: `world` is the map in memory, `directory` reads and writes the map itself.
+
+    Nothing is connected before it is asked; safe to make before a fork.
+    """
+
+    def __init__(self, directory: Directory, *, name: str) -> None:
+        self.name = name
+        self.directory = directory
+        self.reader = Reader(directory)
+
+    @property
+    def world(self) -> World:
+        """The map as this process knows it; it is followed from the first time on."""
+        return self.reader.start().world
+
+    def close(self) -> None:
+        """Follow the map no more."""
+        self.reader.close()
+        self.directory.close()
+
+    def __repr__(self) -> str:
+        return f"<Atlas {self.name}: {self.reader.world!r}>"
+
+
+def open_atlas(beginning: Beginning) -> Atlas | None:
+    """The map that ATLAS_URL names. None where there is none: it is empty, or not set outside of the local realm.
+
+    With TESTING on only an explicit override counts, so that a test never meets the map of its machine.
+    """
+    url = beginning.explicit.get("ATLAS_URL") if _is_testing(beginning) else beginning.value("ATLAS_URL")
+    if url == "" or (url is None and (_is_testing(beginning) or not beginning.realm.is_local)):
+        return None
+    directory = atlas.open(
+        url,
+        token=str(beginning.value("ATLAS_TOKEN") or "") or None,
+        service=beginning.service,
+        environ=beginning.environ,
+    )
+    return Atlas(directory, name=redact_url(url) if url else "local map")
+
+
+def _is_testing(beginning: Beginning) -> bool:
+    value = beginning.value("TESTING")
+    return value.lower() in _TRUE if isinstance(value, str) else bool(value)
