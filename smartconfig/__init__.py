@@ -1,6 +1,5 @@
 """Settings from a module of defaults, overridden at run time, validated whole, with an origin for every value."""
 
-from smartconfig.atlas import AtlasSource
 from smartconfig.explain import Explanation, render_explanations
 from smartconfig.loading import load
 from smartconfig.marks import NeedsRestart, Secret
@@ -9,7 +8,6 @@ from smartconfig.snapshot import Snapshot
 from smartconfig.sources import FileSource, Override, Overrides, Source
 
 __all__ = [
-    "AtlasSource",
     "Explanation",
     "FileSource",
     "NeedsRestart",

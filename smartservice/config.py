@@ -11,6 +11,7 @@ from typing import Any
 from flask import Config, Flask
 
 import smartconfig
+from smartconfig.atlas import AtlasSource
 from smartconfig.loading import Beginning
 from smartrealm.redaction import redact
 from smartservice.atlas import Atlas, open_atlas
@@ -49,7 +50,7 @@ def load_settings(
             return source
         if environ.get("CONFIG_FILE"):
             return smartconfig.FileSource(environ["CONFIG_FILE"])
-        return None if found is None else smartconfig.AtlasSource(found.reader, beginning.service, name=found.name)
+        return None if found is None else AtlasSource(found.reader, beginning.service, name=found.name)
 
     settings = smartconfig.load(
         config,

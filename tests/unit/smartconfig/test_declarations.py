@@ -21,7 +21,6 @@ from tests.unit.smartconfig.configs import config, mistakes, settings
 def test_public_names() -> None:
     """The package offers exactly these names."""
     assert sorted(smartconfig.__all__) == [
-        "AtlasSource",
         "Explanation",
         "FileSource",
         "NeedsRestart",

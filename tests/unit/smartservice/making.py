@@ -19,7 +19,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     apps: list[SmartService] = []
 
     def make_one(*, environ: dict[str, str] | None = None, **options: Any) -> SmartService:
-        environ = {"REALM": "testing", "STATE_DIR": str(tmp_path / "state"), **(environ or {})}
+        environ = {"REALM": "testing", "ATLAS_URL": "", "STATE_DIR": str(tmp_path / "state"), **(environ or {})}
         apps.append(create_app("tests.unit.smartservice.sample", environ=environ, **options))
         return apps[-1]
 

@@ -119,7 +119,7 @@ def test_a_module_object_works_like_its_name() -> None:
     """`create_app(module)` is `create_app("its.name")`."""
     from tests.unit.smartservice import sample
 
-    app = create_app(sample, environ={})
+    app = create_app(sample, environ={"ATLAS_URL": ""})
     assert app.config["PAGE_SIZE"] == 20
     assert app.realm == "local"
     app.close()

@@ -46,7 +46,7 @@ def listening(format_name: str) -> Iterator[tuple[SmartService, io.StringIO]]:
     stderr, sys.stderr = sys.stderr, io.StringIO()
     app = create_app(
         "tests.unit.smartservice.leaky",
-        environ={"REALM": "local", **ENVIRONMENT},
+        environ={"REALM": "local", "ATLAS_URL": "", **ENVIRONMENT},
         SECRET_KEY=planted(31),
         SECRET_KEY_FALLBACKS=[planted(32)],
         DATABASE_URL=f"postgresql://app:{planted(33)}@127.0.0.1:1/x",
