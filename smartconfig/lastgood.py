@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from smartconfig.sources import Override, Overrides
+from smartrealm.places import state_directory
 
 FORMAT = 1
 LARGEST = 16 * 1024 * 1024
@@ -38,16 +39,6 @@ class Kept:
 
 class Unusable(Exception):
     """A copy is there and may not be used; the text says why."""
-
-
-def state_directory(environ: Mapping[str, str]) -> Path:
-    """Where state goes when nobody says: STATE_DIR, else `smartservice` in XDG_STATE_HOME, else in `~/.local/state`."""
-    if given := environ.get("STATE_DIR"):
-        return Path(given)
-    home = environ.get("XDG_STATE_HOME") or ""
-    # The XDG specification tells to ignore a relative path.
-    base = Path(home) if os.path.isabs(home) else Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
-    return base / "smartservice"
 
 
 class LastGood:

@@ -22,6 +22,7 @@ from smartservice import errors, health, inbound, logs, openapi
 from smartservice.config import LiveConfig, Loaded, load_settings
 from smartservice.jsons import SmartJSON
 from smartservice.lifecycle import Lifecycle
+from smartservice.registration import Desk, Registration, instance_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -160,6 +161,28 @@ class SmartService(Flask):
             self.reports.prepare()
         if not self.testing:
             self.health.start()
+
+    def register(self, desk: Desk) -> Registration | None:
+        """Enter this instance into the map from this worker, and keep it there; gunicorn's hooks call it.
+
+        None where there is no map, or where REGISTER is off.
+        """
+        if self._atlas is None or not self.config["REGISTER"] or not self.config["PORT"]:
+            return None
+        registration = Registration(
+            self._atlas.directory,
+            lambda: instance_of(
+                self.settings.snapshot,
+                service=self.service,
+                incarnation=desk.incarnation,
+                draining=self.lifecycle.draining,
+            ),
+            desk=desk,
+            ttl_seconds=self.config["LEASE_SECONDS"],
+            is_draining=lambda: self.lifecycle.draining,
+        )
+        registration.start()
+        return registration
 
     def close(self) -> None:
         """End the threads, send what is queued, close the connections. Idempotent; errors are logged."""

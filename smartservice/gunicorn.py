@@ -27,6 +27,7 @@ from smartrealm import ConfigurationError
 from smartservice import lifecycle, management
 from smartservice.cells import Shelf, merge_dead
 from smartservice.logs import LineHandler, formatter
+from smartservice.registration import Desk
 from smartservice.workers import WorkerSide
 
 DRAIN_MARGIN_SECONDS = 2.0
@@ -178,6 +179,7 @@ class Instance:
     pid: int
     board: lifecycle.Board
     shelf: Shelf
+    desk: Desk = field(default_factory=Desk)
     management: socket.socket | None = None
     drain_until: float | None = None
     rows: dict[int, int] = field(default_factory=dict)  # worker's age -> its row on the board
@@ -313,6 +315,7 @@ class Hooks:
             worker,
             board=_instance.board,
             row=_instance.rows.get(worker.age),
+            desk=_instance.desk,
             management=_instance.management,
             wedged_seconds=self._options.wedged_seconds,
             health_path=self._options.health_path,

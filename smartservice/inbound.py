@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import Context, copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ _STREAM = "smartservice.stream"
 _REQUEST_ID = headers.REQUEST_ID.lower()
 _VARIABLES = {
     name: "HTTP_" + name.upper().replace("-", "_")
-    for name in (headers.REQUEST_ID, headers.CALLER, headers.DEADLINE, headers.TRACEPARENT, headers.TRACESTATE)
+    for name in (headers.REQUEST_ID, headers.CALLER, headers.DEADLINE, headers.TRACEPARENT, headers.TRACESTATE, headers.BAGGAGE)
 }
 _DEBUG_VARIABLE = "HTTP_" + headers.DEBUG.upper().replace("-", "_")
 
@@ -50,6 +50,7 @@ class Inbound:
         self._app = app
         self._settings = app.settings
         self._lifecycle = app.lifecycle
+        self._tags = frozenset(app.settings.snapshot["CALL_TAGS"])
         self._access = logs.AccessLog(app)
         self._gate = logs.DebugGate(logging.root, app.logger)
         self._probes = frozenset([HEALTH_ENDPOINT, METRICS_ENDPOINT])
@@ -60,7 +61,7 @@ class Inbound:
 
     def _serve(self, context: Context, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         began = time.perf_counter()
-        call = _read_call(environ)
+        call = _read_call(environ, self._tags)
         if _DEBUG_VARIABLE in environ and self._may_debug(environ[_DEBUG_VARIABLE]):
             call = replace(call, debug=True)
             self._gate.__enter__()
@@ -162,9 +163,9 @@ def refuse_expired() -> None:
         raise DeadlineExceeded("The caller's deadline passed before the work was begun.")
 
 
-def _read_call(environ: WSGIEnvironment) -> headers.CallContext:
+def _read_call(environ: WSGIEnvironment, tags: Collection[str]) -> headers.CallContext:
     get = environ.get
-    return headers.CallContext.from_headers(lambda name: get(_VARIABLES[name]))
+    return headers.CallContext.from_headers(lambda name: get(_VARIABLES[name]), tags=tags)
 
 
 def debug_header(key: str, *, seconds: int, now: float) -> str:

@@ -48,13 +48,12 @@ class Registration:
         desk: Desk,
         ttl_seconds: float,
         is_draining: Callable[[], bool],
-        is_stopping: Callable[[], bool],
     ) -> None:
         self._instance = instance
         self._desk = desk
         self._ttl_seconds = ttl_seconds
         self._is_draining = is_draining
-        self._is_stopping = is_stopping
+        self._stopping = False
         self._told_draining = False
         self._keeper = Keeper(directory, self.lease)
 
@@ -73,13 +72,14 @@ class Registration:
             self._told_draining = True
             self._keeper.refresh()
 
-    def close(self, seconds: float = 2.0) -> None:
-        """Leave the map if the whole instance stops; a worker that is replaced only hands over."""
-        self._keeper.close(release=self._is_stopping(), seconds=seconds)
+    def close(self, *, stopping: bool, seconds: float = 2.0) -> None:
+        """Leave the map if the whole instance is stopping; a worker that is only replaced hands over to another one."""
+        self._stopping = True
+        self._keeper.close(release=stopping, seconds=seconds)
 
     def lease(self) -> Lease | None:
-        """What is to be held now; None in a worker that does not speak for the instance, and once it stops."""
-        if self._is_stopping() or not self._desk.is_mine():
+        """What is to be held now; None in a worker that does not speak for the instance, or that ends."""
+        if self._stopping or not self._desk.is_mine():
             return None
         instance = self._instance()
         return Lease(

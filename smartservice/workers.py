@@ -12,6 +12,7 @@ from typing import Any
 
 from smartservice.lifecycle import Board, Lifecycle, Worker
 from smartservice.management import Answers, Listener
+from smartservice.registration import Desk, Registration
 
 QUICK_SECONDS = 2.0
 _REPLACED_AFTER = 1.25
@@ -26,6 +27,7 @@ class WorkerSide:
         *,
         board: Board,
         row: int | None,
+        desk: Desk,
         management: socket.socket | None,
         wedged_seconds: float,
         health_path: str,
@@ -35,6 +37,7 @@ class WorkerSide:
         self._worker = worker
         self._board = board
         self._row = row
+        self._desk = desk
         self._management = management
         self._wedged_seconds = wedged_seconds
         self._health_path = health_path
@@ -43,6 +46,7 @@ class WorkerSide:
         self._app: Any = None
         self._metrics: Any = None
         self._listener: Listener | None = None
+        self._registration: Registration | None = None
         self._lifecycle = Lifecycle()
         self._capacity = worker.cfg.threads if hasattr(worker, "tpool") else 1
         self._troubled = False
@@ -61,6 +65,9 @@ class WorkerSide:
         start = getattr(app, "start", None)
         if callable(start):
             start()
+        register = getattr(app, "register", None)
+        if callable(register):
+            self._registration = register(self._desk)
         answers = Answers(
             self._lifecycle,
             health=health,
@@ -88,6 +95,8 @@ class WorkerSide:
             self._board.write(self._row, row)
         if self._metrics is not None:
             self._metrics.publish()
+        if self._registration is not None:
+            self._registration.beat()
         trouble = row.trouble(row.beat, self._wedged_seconds)
         if trouble is not None and not self._troubled:
             self._worker.log.error("%s; liveness is red", trouble)
@@ -122,6 +131,8 @@ class WorkerSide:
         """Close the listener and the app."""
         if self._listener is not None:
             self._listener.close()
+        if self._registration is not None:
+            self._registration.close(stopping=self._board.stopping != "no")
         self._close_app()
 
     def _close_app(self) -> None:

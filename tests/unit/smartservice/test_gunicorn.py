@@ -13,6 +13,7 @@ from gunicorn.config import Config
 import smartservice.gunicorn
 from smartservice.gunicorn import QuietLogger, _app_of, _at_import, drain_seconds, settings
 from smartservice.lifecycle import Board, Lifecycle
+from smartservice.registration import Desk
 from smartservice.workers import WorkerSide
 
 QUIET: dict[str, str] = {}
@@ -161,6 +162,7 @@ def make_side(lifecycle: Lifecycle, board: Board, ended: list[int], closed: list
         worker,
         board=board,
         row=board.claim(),
+        desk=Desk(),
         management=None,
         wedged_seconds=60.0,
         health_path="/healthcheck",
