@@ -25,13 +25,14 @@ class Desk:
 
     def __init__(self) -> None:
         self.incarnation = os.urandom(8).hex()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the instance lives)
+        self._lock, path = tempfile.mkstemp(prefix="smartservice-")  # open as long as the instance lives
+        os.unlink(path)
 
     def is_mine(self) -> bool:
         """Whether this process is the one that speaks for the instance; the first to ask is, until it ends."""
         try:
             # Of the two kinds of locks this is the one that belongs to a process, not to the file that was inherited.
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         return True
