@@ -13,14 +13,12 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from smartconfig.sources import Override, Overrides
-from smartrealm.places import state_directory
 
 FORMAT = 1
 LARGEST = 16 * 1024 * 1024

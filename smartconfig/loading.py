@@ -13,11 +13,12 @@ from typing import Any
 
 from smartconfig import watcher
 from smartconfig.declarations import Declaration, Declarations, declare, loaded, package_of
-from smartconfig.lastgood import Kept, LastGood, Unusable, state_directory
+from smartconfig.lastgood import Kept, LastGood, Unusable
 from smartconfig.layers import SOURCE, Inputs, Outcome, settle
 from smartconfig.settings import Contact, Settings, failure_text
 from smartconfig.sources import Overrides, Source
 from smartrealm import ConfigurationError, Realm, ServiceName
+from smartrealm.places import state_directory
 
 START_SECONDS = 3.0
 """How long a start waits for the source before it goes on with the last good copy."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from smartconfig import Override, Overrides
-from smartconfig.lastgood import LEFTOVER_SECONDS, LastGood, Unusable, state_directory
+from smartconfig.lastgood import LEFTOVER_SECONDS, LastGood, Unusable
+from smartrealm.places import state_directory
 
 GOOD = Overrides("v7", (Override("A", [1, {"x": None}], "identity", True, "anna"), Override("B", "ü")))
 
