@@ -68,6 +68,9 @@ class CallContext:
     debug: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     """The allow-listed entries of the caller's baggage."""
+    failed_calls: list[str] = field(default_factory=list, compare=False)
+    """The services whose calls failed for good while this request was served, retries and all. It is shared by all the
+    contexts that are derived from this one; an answer 502, 503 or 504 then says `Smart-Retry: no`."""
 
     @classmethod
     def from_headers(

@@ -34,11 +34,19 @@ REQUEST = "smartservice.request"
 METRICS_ENDPOINT = "_metrics"
 """The endpoint of the metrics: a name that leaves `metrics` to the service's own functions."""
 
+_REPEATABLE = (502, 503, 504)
 _STREAM = "smartservice.stream"
 _REQUEST_ID = headers.REQUEST_ID.lower()
 _VARIABLES = {
     name: "HTTP_" + name.upper().replace("-", "_")
-    for name in (headers.REQUEST_ID, headers.CALLER, headers.DEADLINE, headers.TRACEPARENT, headers.TRACESTATE, headers.BAGGAGE)
+    for name in (
+        headers.REQUEST_ID,
+        headers.CALLER,
+        headers.DEADLINE,
+        headers.TRACEPARENT,
+        headers.TRACESTATE,
+        headers.BAGGAGE,
+    )
 }
 _DEBUG_VARIABLE = "HTTP_" + headers.DEBUG.upper().replace("-", "_")
 
@@ -75,6 +83,8 @@ class Inbound:
             exchange.status = int(status[:3])
             # An app mounted inside this one, or a service that was relayed, has put its own id there.
             others = [field for field in fields if field[0].lower() != _REQUEST_ID]
+            if call.failed_calls and exchange.status in _REPEATABLE:
+                others.append((headers.RETRY, "no"))  # what failed lies further down, and was repeated there
             return start_response(status, [*others, (headers.REQUEST_ID, call.request_id)], *error)
 
         try:

@@ -56,3 +56,18 @@ def test_a_new_request_id_is_valid_and_unique() -> None:
     ids = {headers.new_request_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(read({headers.REQUEST_ID: one}).request_id == one for one in ids)
+
+
+def test_only_allowed_baggage_is_read_and_passed_on() -> None:
+    """Of the W3C baggage the allow-listed entries flow on, without their properties; all others end here."""
+    given = {"baggage": "tenant=acme%20ltd;meta=1, user=42,broken,empty="}
+    call = CallContext.from_headers(given.get, tags={"tenant", "empty"})
+    assert call.tags == {"tenant": "acme ltd", "empty": ""}
+    assert call.to_headers()["baggage"] == "tenant=acme%20ltd,empty="
+
+
+def test_no_baggage_is_read_unless_something_is_allowed() -> None:
+    """Without an allow-list nothing of the caller's baggage is kept."""
+    call = CallContext.from_headers({"baggage": "tenant=acme"}.get)
+    assert not call.tags
+    assert "baggage" not in call.to_headers()

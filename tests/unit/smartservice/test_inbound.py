@@ -184,3 +184,23 @@ def test_draining_turns_readiness_red_and_keeps_serving(make: Make) -> None:
     assert client.get("/healthcheck/ready").status_code == 503
     assert client.get("/healthcheck/live").status_code == 200
     assert client.get("/work").text == "done"
+
+
+def test_an_answer_says_no_to_retries_when_a_call_further_down_has_failed_for_good(make: Make) -> None:
+    """One layer retries: a 503 that stems from a failed call carries `Smart-Retry: no`, one of this service does not."""
+    app = make()
+
+    @app.route("/below")
+    def below() -> tuple[str, int]:
+        call = current_call()
+        assert call is not None
+        call.failed_calls.append("orders")
+        return "away", 503
+
+    @app.route("/own")
+    def own() -> tuple[str, int]:
+        return "busy", 503
+
+    client = app.test_client()
+    assert client.get("/below").headers["Smart-Retry"] == "no"
+    assert "Smart-Retry" not in client.get("/own").headers
