@@ -1,7 +1,8 @@
 """The server programs that the tests talk to: where they are, and `python tests/install_servers.py` to get them.
 
-On Debian as root the missing ones are installed, and nothing of it is started. Elsewhere the names of what to install are
-printed; a laptop without them skips those tests (exit code 0), a machine with CI set fails (exit code 1).
+On Debian as root the missing ones are installed, and nothing of it is started; what comes from npm goes into a directory of
+its own below the user's cache directory. Elsewhere the names of what to install are printed; a laptop without them skips
+those tests (exit code 0), a machine with CI set fails (exit code 1). Consul is used where it is, and asked of nobody.
 """
 
 from __future__ import annotations
@@ -18,15 +19,31 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Program:
-    """A server program, the Debian package that brings it and where it hides when it is not on the PATH."""
+    """A program, the Debian package that brings it and where it hides when it is not on the PATH."""
 
     name: str
-    debian_package: str
+    debian_package: str = ""
     hidden_in: tuple[str, ...] = ()
     """Globs of directories, from the root."""
+    file: str = ""
+    """What to look for, when it is not an executable of the same name."""
+    npm_package: str = ""
+    """The package of npm that brings it, with its version; installed below NODE_PROGRAMS."""
+    optional: bool = False
+    """Without it its tests are skipped, even when CI is set."""
     units: tuple[str, ...] = ()
     """The systemd units that the package would start with the machine."""
 
+    @property
+    def how(self) -> str:
+        """How to get it, in a few words."""
+        if self.npm_package:
+            return f"python tests/install_servers.py, which asks npm for {self.npm_package}"
+        return f"Debian: apt-get install {self.debian_package}" if self.debian_package else "it is not in Debian"
+
+
+NODE_PROGRAMS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smartservice" / "node"
+"""Where programs from npm are installed: no work tree's, so that each machine does it once."""
 
 PROGRAMS = {
     program.name: program
@@ -35,9 +52,21 @@ PROGRAMS = {
             "postgres",
             "postgresql",
             ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin"),
-            ("postgresql.service",),
+            units=("postgresql.service",),
         ),
-        Program("redis-server", "redis-server", ("opt/homebrew/bin",), ("redis-server.service",)),
+        Program("redis-server", "redis-server", ("opt/homebrew/bin",), units=("redis-server.service",)),
+        Program("java", "default-jre-headless", ("opt/homebrew/opt/openjdk/bin",)),
+        Program(
+            "zookeeper",
+            "zookeeper",
+            ("usr/share/java", "opt/homebrew/opt/zookeeper/libexec/lib"),
+            file="zookeeper*.jar",
+            units=("zookeeper.service",),
+        ),
+        Program("etcd", "etcd-server", ("opt/homebrew/bin",), units=("etcd.service",)),
+        Program("dynalite", npm_package="dynalite@3.2.2"),
+        Program("chromium", "chromium"),
+        Program("consul", optional=True),
     )
 }
 
@@ -46,15 +75,21 @@ _KEPT = _POLICY.with_name("policy-rc.d.before-smartservice")
 
 
 def find(name: str) -> Path | None:
-    """The executable of a program in PROGRAMS, or None when it is not installed. Prefers a real one to a wrapper.
+    """The executable (or the file) of a program in PROGRAMS, None when it is not installed. Prefers a real one to a wrapper.
 
     Symbolic links stay: `redis-server` is one, and goes by the name that it was called by.
     """
-    for pattern in PROGRAMS[name].hidden_in:
+    program = PROGRAMS[name]
+    for pattern in program.hidden_in:
         for directory in sorted(Path("/").glob(pattern), key=_by_version, reverse=True):
-            if os.access(directory / name, os.X_OK):
-                return directory / name
-    found = shutil.which(name)
+            for candidate in sorted(directory.glob(program.file or name)):
+                if program.file or os.access(candidate, os.X_OK):
+                    return candidate
+    if program.npm_package:
+        candidate = NODE_PROGRAMS / "node_modules" / ".bin" / name
+        if os.access(candidate, os.X_OK):
+            return candidate
+    found = None if program.file else shutil.which(name)
     return Path(found) if found else None
 
 
@@ -63,8 +98,8 @@ def _by_version(directory: Path) -> list[int]:
 
 
 def missing() -> list[Program]:
-    """The programs that are not installed."""
-    return [program for program in PROGRAMS.values() if find(program.name) is None]
+    """The programs that are not installed, without the optional ones."""
+    return [program for program in PROGRAMS.values() if not program.optional and find(program.name) is None]
 
 
 def can_install() -> bool:
@@ -73,17 +108,31 @@ def can_install() -> bool:
 
 
 def install(programs: Sequence[Program]) -> None:
-    """Install with apt-get, starting nothing now and nothing when the machine starts."""
+    """Install with apt-get and npm, starting nothing now and nothing when the machine starts."""
+    packages = [program.debian_package for program in programs if program.debian_package]
+    from_npm = [program.npm_package for program in programs if program.npm_package]
+    if from_npm and shutil.which("npm") is None:
+        # Only when there is none: beside a nodejs that brings its own npm, Debian's package conflicts.
+        packages.append("npm")
+    if packages and can_install():
+        install_from_debian(packages)
+        if Path("/run/systemd/system").exists():
+            units = [unit for program in programs for unit in program.units]
+            subprocess.run(["systemctl", "disable", *units], check=False, stdout=subprocess.DEVNULL)
+    if from_npm and shutil.which("npm") is not None:
+        NODE_PROGRAMS.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(NODE_PROGRAMS)]
+        subprocess.run([*command, *from_npm], check=True, cwd=NODE_PROGRAMS, stdout=subprocess.DEVNULL)
+
+
+def install_from_debian(packages: Sequence[str]) -> None:
+    """Install Debian packages and start none of their services."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PGCLUSTER_AUTOSTART": "manual"}
-    packages = [program.debian_package for program in programs]
     get = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
     with nothing_starts():
         subprocess.run([*get, "update"], check=True, env=environment, stdout=subprocess.DEVNULL)
         command = [*get, "install", "-y", "--no-install-recommends", *packages]
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    if Path("/run/systemd/system").exists():
-        units = [unit for program in programs for unit in program.units]
-        subprocess.run(["systemctl", "disable", *units], check=False, env=environment, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -106,19 +155,19 @@ def nothing_starts(policy: Path = _POLICY, kept: Path = _KEPT) -> Iterator[None]
 
 def main() -> int:
     wanted = missing()
-    if wanted and can_install():
-        print(f"installing {', '.join(program.debian_package for program in wanted)} for the tests ...", flush=True)
+    here = [program for program in wanted if can_install() or (program.npm_package and shutil.which("npm"))]
+    if here:
+        print(f"installing {', '.join(program.name for program in here)} for the tests ...", flush=True)
         try:
-            install(wanted)
+            install(here)
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"that did not work: {error}", file=sys.stderr)
         wanted = missing()
     if not wanted:
         return 0
-    names = ", ".join(program.name for program in wanted)
-    packages = " ".join(program.debian_package for program in wanted)
+    names = "; ".join(f"{program.name} ({program.how})" for program in wanted)
     effect = "CI is set, so this is an error" if os.environ.get("CI") else "the tests that need them will be skipped"
-    print(f"missing server programs: {names} (Debian: apt-get install {packages}); {effect}.", file=sys.stderr)
+    print(f"missing programs: {names}. {effect[0].upper()}{effect[1:]}.", file=sys.stderr)
     return 1 if os.environ.get("CI") else 0
 
 

@@ -11,6 +11,7 @@ DIRECTORIES (an `atlas serve` over HTTP) run the second only.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ import atlas
 from atlas.directory import Directory
 from atlas.opening import open_store
 from atlas.stores.store import Store
+from tests.store_servers import SharedServers
 
 Backend = Callable[[Path], AbstractContextManager[str]]
 
@@ -39,9 +41,30 @@ def sqlite_twice(directory: Path) -> Iterator[str]:
     yield f"sqlite:///{directory / 'catalogue.db'} + sqlite:///{directory / 'presence.db'}"
 
 
-STORES: dict[str, Backend] = {"sqlite": sqlite}
+def server(scheme: str) -> Backend:
+    """A place of its own on the one server of a kind, which is started with the first test that asks for it."""
+
+    @contextlib.contextmanager
+    def fresh(directory: Path) -> Iterator[str]:
+        yield shared.server(scheme).url(f"t{next(_numbers)}")
+
+    return fresh
+
+
+_numbers = itertools.count(1)
+shared = SharedServers()
+
+STORES: dict[str, Backend] = {"sqlite": sqlite, **{scheme: server(scheme) for scheme in ("etcd",)}}
 JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice}
 DIRECTORIES: dict[str, Backend] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_shared_servers() -> Iterator[None]:
+    """End the servers of STORES after the last test."""
+    yield
+    shared.close()
+
 
 OpenStore = Callable[[], Store]
 OpenDirectory = Callable[..., Directory]
