@@ -34,7 +34,7 @@ _GRACE_SECONDS = 0.02
 Call: TypeAlias = Callable[[], Any] | tuple[str, str] | tuple[str, str, Mapping[str, Any]] | Future[Any]
 
 
-def background(call: Callable[[], T]) -> CallFuture[T]:
+def start(call: Callable[[], T]) -> CallFuture[T]:
     """Run `call` in the pool, in a copy of this context; gives a future at once, which may be awaited too.
 
     Raises Overloaded while too many calls wait for a thread.

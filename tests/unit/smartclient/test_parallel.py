@@ -18,7 +18,7 @@ import pytest
 
 from smartclient import parallel
 from smartclient.errors import DeadlineExceeded
-from smartclient.parallel import Pool, background, gather
+from smartclient.parallel import Pool, gather, start
 from smartrealm import CallContext, current_call
 from smartrealm.errors import Unavailable
 from smartrealm.headers import enter_call, leave_call
@@ -56,10 +56,10 @@ def failing(error: BaseException) -> Callable[[], Any]:
 
 def test_a_background_call_gives_a_future() -> None:
     """The future has the result, or the exception, of the call."""
-    assert background(lambda: 7).result(5) == 7
+    assert start(lambda: 7).result(5) == 7
     with pytest.raises(KeyError):
-        background(failing(KeyError("x"))).result(5)
-    assert isinstance(background(int), Future)
+        start(failing(KeyError("x"))).result(5)
+    assert isinstance(start(int), Future)
 
 
 def test_a_background_call_has_the_context_of_its_caller() -> None:
@@ -67,7 +67,7 @@ def test_a_background_call_has_the_context_of_its_caller() -> None:
     token = enter_call(CallContext("request-1", deadline=time.monotonic() + 9))
     kept = _colour.set("red")
     try:
-        future = background(lambda: (current_call(), _colour.get(), _colour.set("blue")))
+        future = start(lambda: (current_call(), _colour.get(), _colour.set("blue")))
         call, colour, _ = future.result(5)
     finally:
         leave_call(token)
@@ -80,7 +80,7 @@ def test_a_future_can_be_awaited() -> None:
     """`await` gives the result without holding the loop up."""
 
     async def main() -> list[Any]:
-        return [await background(lambda: 1), await background(lambda: 2)]
+        return [await start(lambda: 1), await start(lambda: 2)]
 
     assert asyncio.run(main()) == [1, 2]
 
@@ -88,7 +88,7 @@ def test_a_future_can_be_awaited() -> None:
 def test_gather_keeps_the_order() -> None:
     """Results stand where their calls stood, whichever came first."""
     late = threading.Event()
-    future = background(after(late, "third"))
+    future = start(after(late, "third"))
     results = gather([after(late, "first"), lambda: late.set() or "second", future])  # type: ignore[func-returns-value]
     assert results == ["first", "second", "third"]
     assert (len(results), results[1], gather([])) == (3, "second", [])
@@ -223,11 +223,11 @@ def test_calls_within_calls_never_stand_still() -> None:
         if not depth:
             return 1
         inner: list[int] = gather([lambda: nested(depth - 1)] * 3)
-        return sum(inner) + background(lambda: 1).result()
+        return sum(inner) + start(lambda: 1).result()
 
     kept, parallel._pool = parallel._pool, Pool(most=2)
     try:
-        assert background(lambda: nested(3)).result(5) == 40
+        assert start(lambda: nested(3)).result(5) == 40
     finally:
         parallel._pool = kept
 
@@ -251,7 +251,7 @@ def test_the_pool_grows_as_needed_and_shrinks_when_idle() -> None:
 def test_a_forked_child_has_a_pool_of_its_own() -> None:
     """It calls with new threads, and is told that a call of its parent will not come."""
     go = threading.Event()
-    future = background(after(go, 1))
+    future = start(after(go, 1))
     assert gather([lambda: 1] * 5) == [1] * 5
     pid = os.fork()
     if pid == 0:
@@ -270,7 +270,7 @@ def test_a_forked_child_has_a_pool_of_its_own() -> None:
 
 def test_nothing_hangs_at_exit() -> None:
     """A process ends while calls are under way."""
-    code = "import threading, smartclient.parallel as p\nfor _ in range(3): p.background(threading.Event().wait)"
+    code = "import threading, smartclient.parallel as p\nfor _ in range(3): p.start(threading.Event().wait)"
     begun = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20, env={**os.environ, "PYTHONPATH": "."})
     assert time.monotonic() - begun < 10
@@ -290,7 +290,7 @@ def test_a_result_is_not_kept_by_the_pool() -> None:
 
     import weakref
 
-    future = background(Big)
+    future = start(Big)
     seen = weakref.ref(future.result(5))
     del future
     end = time.monotonic() + 2
