@@ -16,7 +16,6 @@ import requests.exceptions
 from smartrealm.errors import ConfigurationError
 from smartrealm.names import ServiceName
 
-
 SCHEME = "service://"
 VIRTUAL_SUFFIX = ".smart-service"
 

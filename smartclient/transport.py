@@ -1,0 +1,452 @@
+"""One exchange with one instance: connect, send, read, each step bounded by a moment and not by a pause between bytes.
+
+Calls to services do not pass through urllib3's pool manager: they need no proxy, no environment and no TLS, but they need
+to know whether a request can have been executed, and a deadline that a dripping answer cannot outlive. The answer is an
+ordinary `urllib3.HTTPResponse`, so decoding, streaming and everything of requests.Response work as ever.
+"""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from http.cookiejar import CookieJar
+from typing import TYPE_CHECKING, Any
+
+import requests.exceptions
+import urllib3
+import urllib3.connection
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.response import HTTPResponse
+
+from smartclient.errors import DeadlineExceeded
+from smartrealm import on_fork
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest
+
+__all__ = ["Answer", "CookieJar", "Failed", "Lease", "Pools", "exchange"]
+
+_PLAIN_CONNECTION = urllib3.connection.HTTPConnection
+_ONE_WRITE = 64 * 1024
+_LONGEST_LINE = 65536
+_MOST_HEADERS = 200
+MOST_IDLE = 64
+"""Connections to one instance that are kept for later."""
+
+IDLE_SECONDS = 60.0
+"""An idle connection is used again for this long, if the other side has not closed it."""
+
+IDLE_SECONDS_ONCE = 1.0
+"""The same for a request that may be sent only once: a server that closes an idle connection at the moment of the request
+leaves it open whether that was executed, and gunicorn closes after two seconds."""
+
+
+class Failed(Exception):
+    """An exchange that brought no answer. `outcome` is a word of `Attempt.outcome`; `sent`: it may have been executed."""
+
+    def __init__(self, outcome: str, cause: BaseException, *, sent: bool) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+        self.cause = cause
+        self.sent = sent
+
+
+class _TimedSocket(socket.socket):
+    """A socket on which nothing waits beyond the moment `deadline` of the monotonic clock."""
+
+    __slots__ = ("deadline",)
+    deadline: float
+
+    def _limit(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline passed")
+        self.settimeout(left)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        self._limit()
+        return super().recv_into(buffer, nbytes, flags)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        self._limit()
+        super().sendall(data, flags)
+
+
+class Wire:
+    """One connection to one instance."""
+
+    __slots__ = ("address", "idle_since", "keep", "sock")
+
+    def __init__(self, address: tuple[str, int], sock: _TimedSocket) -> None:
+        self.address = address
+        self.sock: _TimedSocket | None = sock
+        self.idle_since = 0.0
+        self.keep = False
+
+    def close(self) -> None:
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
+
+    def shut(self) -> None:
+        """Wake whoever waits on it, from another thread."""
+        sock = self.sock
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+class Pools:
+    """The connections of one process that wait for their next call. After a fork the child begins with none."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._idle: dict[tuple[str, int], deque[Wire]] = {}
+        self._closed = False
+        on_fork(self, Pools._begin_anew)
+
+    def take(self, address: tuple[str, int], *, idle_seconds: float) -> Wire | None:
+        """The connection to an instance that was used last, if it is still good; None: make one."""
+        idle = self._idle.get(address)
+        while idle:
+            try:
+                wire = idle.pop()
+            except IndexError:
+                return None
+            if self._clock() - wire.idle_since <= idle_seconds and _is_quiet(wire.sock):
+                return wire
+            wire.close()
+        return None
+
+    def give(self, wire: Wire) -> None:
+        """Keep a connection whose answer was read to the end."""
+        if wire.sock is None:
+            return
+        idle = self._idle.get(wire.address)
+        if idle is None:
+            idle = self._idle.setdefault(wire.address, deque())
+        if not wire.keep or self._closed or len(idle) >= MOST_IDLE:
+            wire.close()
+            return
+        wire.idle_since = self._clock()
+        idle.append(wire)
+
+    def keep_only(self, addresses: Iterable[tuple[str, int]]) -> None:
+        """Close what waits for instances that are gone."""
+        for gone in set(self._idle) - set(addresses):
+            for wire in self._idle.pop(gone, ()):
+                wire.close()
+
+    def close(self) -> None:
+        """Close what waits. A connection in use is closed when its answer has been read."""
+        self._closed = True
+        self.keep_only(())
+
+    def _begin_anew(self) -> None:
+        for idle in self._idle.values():  # closes the child's copies of the sockets, and sends nothing
+            for wire in tuple(idle):
+                wire.close()
+        self._idle = {}
+
+
+class Lease:
+    """What an answer holds until its body is read or closed: a connection, and a place among the calls under way.
+
+    urllib3 takes it for its connection pool and gives the connection back here.
+    """
+
+    __slots__ = ("_done", "_pools", "wire")
+
+    def __init__(self, pools: Pools, done: Callable[[], object]) -> None:
+        self._pools = pools
+        self._done: Callable[[], object] | None = done
+        self.wire: Wire | None = None
+
+    def _put_conn(self, wire: Wire) -> None:
+        self._pools.give(wire)
+        self.release()
+
+    def release(self) -> None:
+        """The call is no longer under way. Idempotent."""
+        done, self._done = self._done, None
+        if done is not None:
+            done()
+
+    def drop(self) -> None:
+        """The same, and the connection is not used again."""
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            wire.close()
+        self.release()
+
+    def __del__(self) -> None:
+        self.release()
+
+
+class Answer(HTTPResponse):
+    """An answer whose body ends by the deadline of the call, whenever it is read."""
+
+    def read(self, *arguments: Any, **keywords: Any) -> bytes:
+        try:
+            return super().read(*arguments, **keywords)
+        except ReadTimeoutError as error:
+            raise DeadlineExceeded("The deadline passed before the whole body had come.") from error
+
+    def read_chunked(self, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            yield from super().read_chunked(*arguments, **keywords)
+        except ReadTimeoutError as error:
+            raise DeadlineExceeded("The deadline passed before the whole body had come.") from error
+
+
+class _Head(http.client.HTTPResponse):
+    """The same answers as http.client reads, without its detour through the parser for mails."""
+
+    pairs: list[tuple[str, str]]
+
+    def begin(self) -> None:
+        version, status, reason = self._read_status()
+        while 100 <= status < 200 and status != 101:
+            _read_pairs(self.fp)
+            version, status, reason = self._read_status()
+        self.code = self.status = status
+        self.reason = reason.strip()
+        self.version = 10 if version.startswith("HTTP/1.0") else 11
+        self.pairs = _read_pairs(self.fp)
+        message = self.headers = self.msg = http.client.HTTPMessage()
+        named: dict[str, str] = {}
+        for name, value in self.pairs:
+            message.set_raw(name, value)
+            named[name.lower()] = value
+        self.chunked = named.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        connection = named.get("connection", "").lower()
+        self.will_close = "close" in connection if self.version == 11 else "keep-alive" not in connection
+        self.length = None if self.chunked else _length(named.get("content-length"))
+        if status in (204, 304) or self._method == "HEAD":
+            self.length = 0
+        if self.length is None and not self.chunked:
+            self.will_close = True
+
+
+def _length(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else None
+
+
+def _read_pairs(stream: Any) -> list[tuple[str, str]]:
+    """The header lines of an answer as pairs."""
+    pairs: list[tuple[str, str]] = []
+    while True:
+        line = stream.readline(_LONGEST_LINE + 1)
+        if len(line) > _LONGEST_LINE:
+            raise http.client.LineTooLong("header line")
+        if line in (b"\r\n", b"\n"):
+            return pairs
+        if not line:
+            raise http.client.IncompleteRead(b"")
+        if len(pairs) >= _MOST_HEADERS:
+            raise http.client.HTTPException(f"more than {_MOST_HEADERS} header lines")
+        text = line.decode("latin-1").rstrip("\r\n")
+        if text[0] in " \t" and pairs:
+            pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]} {text.strip()}")
+            continue
+        name, colon, value = text.partition(":")
+        if not colon or not name or name != name.strip():
+            raise http.client.HTTPException(f"not a header line: {text[:80]!r}")
+        pairs.append((name, value.strip(" \t")))
+
+
+def _is_quiet(sock: _TimedSocket | None) -> bool:
+    """Whether an idle connection is open and has nothing to say: whatever comes now is not an answer to us."""
+    if sock is None:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return not poll.poll(0)
+    except (OSError, ValueError):
+        return False
+
+
+def _connect(address: tuple[str, int], until: float) -> Wire:
+    """A new connection by `until`; every address of the name shares the time. Raises Failed, never sent."""
+    failure: OSError = OSError("the name has no address")
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Failed("name", error, sent=False) from error
+    for family, kind, protocol, _, where in found:
+        try:
+            sock = _TimedSocket(family, kind, protocol)
+        except OSError as error:
+            failure = error
+            continue
+        try:
+            sock.deadline = until
+            sock._limit()
+            sock.connect(where)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return Wire(address, sock)
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise Failed("connect-timeout" if isinstance(failure, TimeoutError) else "refused", failure, sent=False)
+
+
+def head_of(method: str, path: str, headers: Mapping[str, Any]) -> bytes:
+    """The first lines of a request. Raises InvalidHeader for what would break out of its line."""
+    lines = [f"{method} {path} HTTP/1.1"]
+    for name, value in headers.items():
+        text = value if type(value) is str else value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        lines.append(f"{name}: {text}")
+    lines.append("\r\n")
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(lines) or head.count("\r") != len(lines):
+        raise requests.exceptions.InvalidHeader("A header or the URL holds a line break.")
+    if " " in path:
+        raise requests.exceptions.InvalidURL("The path of the URL holds a space.")
+    try:
+        return head.encode("latin-1")
+    except UnicodeEncodeError:
+        raise requests.exceptions.InvalidHeader("A header holds a character outside of Latin-1.") from None
+
+
+def exchange(
+    pools: Pools,
+    address: tuple[str, int],
+    request: PreparedRequest,
+    path: str,
+    lease: Lease,
+    *,
+    connect_until: float,
+    answer_until: float,
+    body_until: float,
+    once: bool,
+) -> Answer:
+    """Send the request and give the answer, its body unread. Raises Failed, having released the lease.
+
+    `once`: a request that must not be repeated; it avoids connections that are about to be closed.
+    """
+    try:
+        if urllib3.connection.HTTPConnection is not _PLAIN_CONNECTION:  # a recorder such as vcrpy stands in
+            return _through_urllib3(address, request, path, lease, connect_until, answer_until)
+        head = head_of(request.method or "GET", path, request.headers)
+        wire = pools.take(address, idle_seconds=IDLE_SECONDS_ONCE if once else IDLE_SECONDS)
+        if wire is None:
+            wire = _connect(address, min(connect_until, answer_until))
+        lease.wire = wire
+        sock = wire.sock
+        assert sock is not None
+        sock.deadline = answer_until
+        answer = _send_and_read(sock, wire, head, request, lease)
+        sock.deadline = body_until
+        return answer
+    except BaseException:
+        lease.drop()
+        raise
+
+
+def _send_and_read(sock: _TimedSocket, wire: Wire, head: bytes, request: PreparedRequest, lease: Lease) -> Answer:
+    broken: OSError | None = None
+    try:
+        _send(sock, head, request.body, chunked="Transfer-Encoding" in request.headers)
+    except TimeoutError as error:
+        raise Failed("timeout", error, sent=True) from error
+    except ssl.SSLError as error:
+        raise Failed("tls", error, sent=True) from error
+    except (BrokenPipeError, ConnectionResetError) as error:
+        broken = error  # a server may refuse a long body before it has read it: there may be an answer
+    method = request.method or "GET"
+    try:
+        read = _Head(sock, method=method)
+        read.begin()
+    except TimeoutError as error:
+        raise Failed("timeout", error, sent=True) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Failed("reset", broken or error, sent=True) from error
+    wire.keep = not read.will_close and broken is None
+    return Answer(
+        body=read,
+        headers=read.pairs,
+        status=read.status,
+        version=read.version,
+        version_string="HTTP/1.1" if read.version == 11 else "HTTP/1.0",
+        reason=read.reason,
+        preload_content=False,
+        decode_content=False,
+        original_response=read,
+        pool=lease,
+        connection=wire,
+        request_method=method,
+        sock_shutdown=sock.shutdown,
+    )
+
+
+def _send(sock: _TimedSocket, head: bytes, body: Any, *, chunked: bool) -> None:
+    if isinstance(body, str):
+        body = body.encode()
+    if not body:
+        sock.sendall(head)
+    elif isinstance(body, bytes | bytearray) and len(body) <= _ONE_WRITE and not chunked:
+        sock.sendall(head + body)
+    else:
+        sock.sendall(head)
+        for part in _parts(body):
+            sock.sendall(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+    if chunked:
+        sock.sendall(b"0\r\n\r\n")
+
+
+def _parts(body: Any) -> Iterable[bytes]:
+    if isinstance(body, bytes | bytearray | memoryview):
+        yield memoryview(body).tobytes() if isinstance(body, memoryview) else bytes(body)
+        return
+    read = getattr(body, "read", None)
+    parts = iter(lambda: read(_ONE_WRITE), None) if read is not None else iter(body)
+    for part in parts:
+        if not part:
+            if read is not None:
+                return
+            continue
+        yield part.encode() if isinstance(part, str) else bytes(part)
+
+
+def _through_urllib3(
+    address: tuple[str, int],
+    request: PreparedRequest,
+    path: str,
+    lease: Lease,
+    connect_until: float,
+    answer_until: float,
+) -> Any:
+    """The same exchange by urllib3's own connection, which a recorder has replaced."""
+    now = time.monotonic()
+    limit = urllib3.Timeout(connect=max(0.001, connect_until - now), read=max(0.001, answer_until - now))
+    pool = urllib3.HTTPConnectionPool(*address)
+    try:
+        answer = pool.urlopen(
+            request.method or "GET",
+            path,
+            body=request.body,
+            headers=dict(request.headers),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=limit,
+            chunked="Transfer-Encoding" in request.headers,
+        )
+    except ReadTimeoutError as error:
+        raise Failed("timeout", error, sent=True) from error
+    except (HTTPError, OSError) as error:
+        sent = isinstance(error, ProtocolError)
+        raise Failed("reset" if sent else "refused", error, sent=sent) from error
+    lease.release()
+    return answer
