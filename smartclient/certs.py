@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from certifi import where as where
 from requests import certs
-from requests.certs import *  # noqa: F403
 
 if __name__ == "__main__":
-    print(certs.where())
+    print(where())
 else:
     sys.modules[__name__] = certs

@@ -15,21 +15,34 @@ from typing import TYPE_CHECKING, Any
 
 import requests.sessions
 from requests import PreparedRequest, Request, Response
-from requests.sessions import *  # noqa: F403
+from requests.sessions import (
+    SessionRedirectMixin as SessionRedirectMixin,
+)
+from requests.sessions import (
+    merge_hooks as merge_hooks,
+)
+from requests.sessions import (
+    merge_setting as merge_setting,
+)
+from requests.sessions import (
+    preferred_clock as preferred_clock,
+)
 
 from smartclient.keywords import OURS
 from smartclient.routing import is_service_url, service_of, to_virtual
+from smartclient.signatures import TypedSession
 from smartrealm.headers import current_call
 
 if TYPE_CHECKING:
-
     from smartclient.runtime import Mesh
+else:
+    __all__ = [name for name in dir(requests.sessions) if not name.startswith("_")]
 
 _SIGNATURE = inspect.signature(requests.Session.request)
 _NAMES = tuple(_SIGNATURE.parameters)[1:]
 
 
-class Session(requests.Session):
+class Session(TypedSession):
     """A requests.Session that also takes `service://` URLs and the keywords of `smartclient.keywords.CallKeywords`.
 
     A call with a plain URL, without our keywords and outside of any deadline is handed to requests as it came.
@@ -43,7 +56,7 @@ class Session(requests.Session):
         if mesh is not None:
             self.mesh = mesh
 
-    if not TYPE_CHECKING:  # the signature for people and type checkers is below
+    if not TYPE_CHECKING:  # what type checkers see is in TypedSession
 
         def request(self, *args, **keywords):
             """Send a request, as in requests; to a service when the URL is `service://name/path`."""
@@ -64,8 +77,8 @@ class Session(requests.Session):
             from smartclient import parallel
 
             return parallel.start(partial(self.request, *args, **keywords))
-        ours = {name: keywords.pop(name) for name in OURS if keywords.get(name, self) is None or name in keywords}
-        ours = {name: value for name, value in ours.items() if value is not None}
+        used = {name: keywords.pop(name) for name in OURS & keywords.keys()}
+        ours = {name: value for name, value in used.items() if value is not None}
         if not ours and not _deadline_in_force() and not self._calls_service(url):
             return super().request(*args, **keywords)
         given = {**dict(zip(_NAMES, args, strict=False)), **keywords}
@@ -93,8 +106,7 @@ class Session(requests.Session):
 
     def send(self, request: PreparedRequest, **keywords: Any) -> Response:
         """As in requests; a request that was prepared for a service goes to that service."""
-        url = getattr(request, "url", None)
-        if OURS.isdisjoint(keywords) and not self._is_for_service(request, url):
+        if OURS.isdisjoint(keywords) and not self._is_for_service(request):
             return super().send(request, **keywords)
         if keywords.pop("background", False):
             from smartclient import parallel
@@ -104,10 +116,12 @@ class Session(requests.Session):
 
         return calls.perform_prepared(self, request, **keywords)
 
-    def _is_for_service(self, request: PreparedRequest, url: object) -> bool:
+    def _is_for_service(self, request: object) -> bool:
+        """Whether this was prepared for a service: a Request that was not prepared at all is left to requests to refuse."""
+        url = getattr(request, "url", None)
         if not isinstance(url, str) or not (service_of(url) or self._calls_service(url)):
             return False
-        return not isinstance(request, Request) and not hasattr(request, _OUTSIDE)
+        return isinstance(request, PreparedRequest) and not hasattr(request, _OUTSIDE)
 
     def rebuild_method(self, prepared_request: PreparedRequest, response: Response) -> None:
         """As in requests; and mark a redirect by which the world outside points at a service: it is not followed there.
