@@ -1,0 +1,95 @@
+"""`atlas ls`, `show`, `watch`, `doctor`: what is, what happens, what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import click
+
+from atlas.model import Change
+from atlas.server.rendering import listing, listing_json, showing, showing_json
+from atlas.server.standing import Finding, examine
+from atlas.server.terminal import Session, reads
+from atlas.server.watching import follow
+from atlas.server.wording import change_json
+
+_COLOURS = {"wrong": "red", "risky": "yellow", "good": "green"}
+
+
+@click.command("ls", short_help="The realm at a glance.")
+@reads
+def ls(session: Session) -> None:
+    """The realm at a glance: what is wrong, who disabled what, then one line for each service."""
+    glance = session.glance()
+    if session.as_json:
+        last = [change_json(change) for change in glance.changes]
+        session.give({**listing_json(glance), "last_change": last[0] if last else None})
+        return
+    for line in listing(glance):
+        session.print(line)
+
+
+@click.command("show", short_help="Everything about one service.")
+@click.argument("service")
+@reads
+def show(session: Session, service: str) -> None:
+    """Everything about one service: owner and port, instances, overrides, the last changes."""
+    service = session.known(service)
+    glance = session.glance(changes=0)
+    latest = tuple(changes_of(session, service, limit=5))
+    if session.as_json:
+        session.give({**showing_json(glance, service), "changes": [change_json(change) for change in latest]})
+        return
+    for line in showing(glance.with_changes(latest), service):
+        session.print(line)
+
+
+def changes_of(session: Session, service: str, *, limit: int, before: int | None = None) -> Iterator[Change]:
+    """The changes that concern one service, newest first. Looks at no more than the latest 2000."""
+    found = 0
+    for _ in range(10):
+        changes = session.directory.history(limit=200, before=before)
+        for change in changes:
+            if any(edit.key == service or edit.key.startswith(f"{service}/") for edit in change.edits):
+                yield change
+                found += 1
+                if found == limit:
+                    return
+        if len(changes) < 200:
+            return
+        before = changes[-1].revision
+
+
+@click.command("watch", short_help="Print every change as it happens.")
+@click.argument("service", required=False)
+@reads
+def watch(session: Session, service: str | None) -> None:
+    """Print a line for every change as it happens, until Ctrl-C; with --json an object a line.
+
+    It goes on when the map is away, says so on stderr, and misses no change of the catalogue meanwhile.
+    """
+    if service is not None:
+        session.known(service)
+    follow(session, service)
+
+
+@click.command("doctor", short_help="Say what is wrong or risky.")
+@reads
+def doctor(session: Session) -> None:
+    """Say what is wrong or risky about the map, and what to do. Exit code 1: something is wrong."""
+    findings = examine(session)
+    if session.as_json:
+        session.give([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            _print(session, finding)
+    if any(finding.level == "wrong" for finding in findings):
+        click.get_current_context().exit(1)
+
+
+def _print(session: Session, finding: Finding) -> None:
+    level = click.style(f"{finding.level:<6}", fg=_COLOURS[finding.level])
+    session.print(f"{level} {finding.topic:<12} {finding.says}")
+    if finding.advice:
+        session.print(f"{'':20}-> {finding.advice}")

@@ -1,0 +1,25 @@
+"""`atlas serve`: the map over HTTP."""
+
+from __future__ import annotations
+
+import click
+
+from atlas.server.terminal import Tools
+
+
+@click.command("serve", short_help="Serve the map over HTTP.")
+@click.option("--atlas", "atlas_url", metavar="URL", help="The store; else ATLAS_URL, else the local realm's file.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", default=7070, show_default=True, type=click.IntRange(1, 65535), help="Where to listen.")
+@click.pass_context
+def serve(context: click.Context, atlas_url: str | None, host: str, port: int) -> None:
+    """Serve the map of a store over HTTP, with a page at /, until it is told to stop.
+
+    Any number of replicas may serve one store. Outside of the local realm every request needs a token; without tokens
+    it refuses to listen on a public address.
+    """
+    from atlas.server import serving
+
+    tools = context.find_object(Tools) or Tools()
+    url = atlas_url or context.find_root().params.get("atlas_url")
+    serving.run(url, host, port, environ=tools.environ)

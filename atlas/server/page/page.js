@@ -1,0 +1,558 @@
+// The realm at a glance, live: one long poll that never ends, and elements that are made when they are needed.
+// Everything that comes from the map becomes text nodes and attributes, never markup.
+"use strict";
+
+const WAIT_SECONDS = 25;
+const PAUSES = [0.5, 1, 2, 4, 8];
+const STATUS_EVERY = 10000;
+const STATES = ["enabled", "draining", "disabled"];
+const TABLES = { service: "services", override: "overrides", ruling: "rulings", lease: "leases" };
+const find = (id) => document.getElementById(id);
+
+let world = emptyWorld();
+let position = "";
+let status = {};
+let awaySince = null;
+let heardAt = null;
+let shownRevision = -1;
+
+function emptyWorld() {
+  return { services: new Map(), overrides: new Map(), rulings: new Map(), leases: new Map(), instances: new Map() };
+}
+
+// -- the map --------------------------------------------------------------------------------------------------------
+
+/** Bring the world up to date with one answer; gives the services that changed, or null for all of them. */
+function take(update) {
+  if (update.complete) {
+    world = emptyWorld();
+    for (const [kind, key, data] of update.items) put(kind, key, data);
+    return null;
+  }
+  const changed = new Set();
+  let all = false;
+  for (const [kind, key, data] of update.edits) {
+    put(kind, key, data);
+    const name = key.split("/", 1)[0];
+    if (name === "*") all = true;
+    if (kind !== "lease" && kind !== "token") changed.add(name);
+  }
+  return all ? null : changed;
+}
+
+function put(kind, key, data) {
+  if (kind === "instance") {
+    const [name, address] = splitKey(key);
+    const inner = world.instances.get(name) || new Map();
+    if (data === null) inner.delete(address); else inner.set(address, data);
+    if (inner.size) world.instances.set(name, inner); else world.instances.delete(name);
+  } else if (TABLES[kind]) {
+    const table = world[TABLES[kind]];
+    if (data === null) table.delete(key); else table.set(key, data);
+  }
+}
+
+function splitKey(key) {
+  const slash = key.indexOf("/");
+  return [key.slice(0, slash), key.slice(slash + 1)];
+}
+
+function names() {
+  return [...new Set([...world.services.keys(), ...world.instances.keys()])].sort();
+}
+
+/** The instances of a service under the operator's word. */
+function places(name) {
+  const found = [];
+  for (const [address, instance] of world.instances.get(name) || []) {
+    const ruling = inForce(world.rulings.get(`${name}/${address}`));
+    let state = ruling ? ruling.state || "enabled" : "enabled";
+    if (state === "enabled" && instance.draining) state = "draining";
+    const own = instance.weight === undefined ? 100 : instance.weight;
+    const weight = ruling && typeof ruling.weight === "number" ? ruling.weight : own;
+    found.push({ address, instance, ruling, state, weight });
+  }
+  return found.sort((a, b) => a.address.localeCompare(b.address, "en", { numeric: true }));
+}
+
+function inForce(ruling) {
+  return ruling && (!ruling.expires_at || ruling.expires_at * 1000 > Date.now()) ? ruling : null;
+}
+
+function tally(found) {
+  const counts = { enabled: 0, draining: 0, disabled: 0 };
+  for (const place of found) counts[place.state] += 1;
+  return counts;
+}
+
+function overdue() {
+  return new Map((status.leases || []).filter((lease) => lease.overdue).map((lease) => [lease.id, lease]));
+}
+
+// -- words ----------------------------------------------------------------------------------------------------------
+
+function make(tag, properties, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties || {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === "class") made.className = value; else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  return made;
+}
+
+function span(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 100) return `${whole} s`;
+  const minutes = Math.round(whole / 60);
+  if (minutes < 100) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return `${Math.round(whole / 86400)} days`;
+}
+
+function clock(at) {
+  const there = new Date(at * 1000);
+  const time = there.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  return there.toDateString() === new Date().toDateString() ? time : `${there.toLocaleDateString()} ${time}`;
+}
+
+/** A time that tells its age and keeps telling it. */
+function ago(at) {
+  const made = make("time", { datetime: iso(at), title: clock(at), "data-at": at });
+  made.textContent = agoText(at);
+  return made;
+}
+
+function iso(at) {
+  const there = new Date(at * 1000);
+  return Number.isNaN(there.getTime()) ? "" : there.toISOString();
+}
+
+function agoText(at) {
+  const seconds = Date.now() / 1000 - at;
+  return Math.abs(seconds) < 1 ? "just now" : seconds > 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`;
+}
+
+function plural(number, word) {
+  return `${number} ${word}${number === 1 ? "" : "s"}`;
+}
+
+function rulingParts(ruling) {
+  const parts = [];
+  if (ruling.state && ruling.state !== "enabled") parts.push(ruling.state);
+  if (typeof ruling.weight === "number") parts.push(`${parts.length ? ", " : ""}weight ${ruling.weight}`);
+  if (ruling.author) parts.push(` by ${ruling.author}`);
+  if (ruling.at) parts.push(" ", ago(ruling.at));
+  if (ruling.reason) parts.push(`: ${ruling.reason}`);
+  if (ruling.expires_at) parts.push(`, until ${clock(ruling.expires_at)}`);
+  return parts;
+}
+
+function shown(override) {
+  if (!override) return "unset";
+  return override.secret || override.hidden ? "(secret)" : cut(JSON.stringify(override.value === undefined ? null : override.value));
+}
+
+function cut(text) {
+  return text.length > 200 ? `${text.slice(0, 200)}\u2026 (${text.length} characters)` : text;
+}
+
+function editText(edit) {
+  const key = edit.key.replace("/", " ");
+  const { before, after } = edit;
+  switch (edit.kind) {
+    case "override":
+      if (!after) return `${key} unset (was ${shown(before)})`;
+      return before ? `${key} = ${shown(after)} (was ${shown(before)})` : `${key} = ${shown(after)}`;
+    case "ruling":
+      if (!after) return `${key} enabled again`;
+      return `${key} ${rulingText(after)}`;
+    case "service":
+      return `${key} ${after ? (before ? "changed" : "added") : "removed"}`;
+    case "token":
+      return `token ${key} ${after ? "made" : "revoked"}`;
+    default:
+      return `${edit.kind} ${key} changed`;
+  }
+}
+
+function rulingText(ruling) {
+  let told = ruling.state || "enabled";
+  if (typeof ruling.weight === "number") told += `, weight ${ruling.weight}`;
+  if (ruling.reason) told += `: ${ruling.reason}`;
+  if (ruling.expires_at) told += `, until ${clock(ruling.expires_at)}`;
+  return told;
+}
+
+// -- services -------------------------------------------------------------------------------------------------------
+
+const rows = new Map();
+
+function render(changed) {
+  const known = names();
+  const present = new Set(known);
+  for (const [name, row] of rows) {
+    if (!present.has(name)) {
+      row.element.remove();
+      rows.delete(name);
+    }
+  }
+  const list = find("service-list");
+  let next = list.firstElementChild;
+  for (const name of known) {
+    let row = rows.get(name);
+    if (!row) {
+      row = newRow(name);
+      rows.set(name, row);
+      refresh(row);
+    } else if (!changed || changed.has(name)) {
+      refresh(row);
+    }
+    if (row.element === next) next = next.nextElementSibling;
+    else list.insertBefore(row.element, next);
+  }
+  renderNumbers();
+  renderTrouble();
+  applyFilter();
+}
+
+function newRow(name) {
+  const summary = make("summary");
+  const inside = make("div", { class: "inside" });
+  const details = make("details", { class: "row" }, summary, inside);
+  const row = { name, element: make("li", { "data-service": name }, details), details, summary, inside, text: "", counts: null };
+  details.addEventListener("toggle", () => (details.open ? fill(row) : inside.replaceChildren()));
+  return row;
+}
+
+function refresh(row) {
+  const found = places(row.name);
+  const service = world.services.get(row.name);
+  row.counts = tally(found);
+  const versions = tallyVersions(found);
+  const owner = service ? service.owner || "" : "not registered";
+  row.summary.replaceChildren(
+    make("span", { class: "name" }, row.name),
+    statesElement(row.counts),
+    make("span", { class: "quiet versions" }, versions),
+    make("span", { class: "quiet owner" }, owner),
+  );
+  const words = [row.name, owner, service ? service.description || "" : ""];
+  for (const { address, instance, state, ruling } of found) {
+    words.push(address, instance.zone || "", instance.version || "", state, ruling ? ruling.reason || "" : "");
+  }
+  row.text = words.join(" ").toLowerCase();
+  if (row.details.open) fill(row);
+}
+
+function tallyVersions(found) {
+  const counts = new Map();
+  for (const { instance } of found) counts.set(instance.version || "?", (counts.get(instance.version || "?") || 0) + 1);
+  const ordered = [...counts].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
+  return ordered.map(([version, number]) => (number > 1 ? `${version} (${number})` : version)).join(", ");
+}
+
+function statesElement(counts) {
+  const told = STATES.filter((state) => counts[state]).map((state) =>
+    make("span", { class: "state", "data-state": state }, `${counts[state]} ${state}`));
+  return make("span", { class: "states" }, ...(told.length ? told : [make("span", { class: "quiet" }, "no instance")]));
+}
+
+function fill(row) {
+  const service = world.services.get(row.name);
+  const found = places(row.name);
+  const late = overdue();
+  const parts = [];
+  if (service) {
+    if (service.description) parts.push(make("p", {}, service.description));
+    const facts = [
+      service.port ? `port ${service.port}` : "", service.repository || "", service.owner ? `owner ${service.owner}` : "",
+      `calls: ${service.timeout_seconds || 10} s, retries ${service.retry_class || "idempotent"}`,
+      service.version_policy && service.version_policy !== "any" ? `versions ${service.version_policy}` : "",
+    ];
+    parts.push(make("p", { class: "quiet" }, facts.filter(Boolean).join(" \u00b7 ")));
+  } else {
+    parts.push(make("p", { class: "quiet" }, "It runs without being registered."));
+  }
+  if (found.length) {
+    parts.push(tableOf(`Instances of ${row.name}`, ["instance", "state", "weight", "version", "zone", "notes"],
+      found.map((place) => instanceCells(place, late))));
+  }
+  const overrides = [...world.overrides.values()].filter((one) => one.scope === row.name || one.scope === "*");
+  if (overrides.length) {
+    parts.push(tableOf(`Overrides of ${row.name}`, ["override", "value", "for", "set"], overrides.map((one) => [
+      make("code", {}, one.key), make("code", {}, shown(one)), one.scope === "*" ? "every service" : "this service",
+      one.at ? make("span", { class: "quiet" }, ago(one.at), one.author ? ` by ${one.author}` : "") : "",
+    ])));
+  }
+  row.inside.replaceChildren(...parts);
+}
+
+function instanceCells({ address, instance, ruling, state, weight }, late) {
+  const notes = make("span", {}, ...(ruling ? rulingParts(ruling) : instance.draining ? ["about to stop"] : []));
+  const lease = late.get(instance.lease);
+  if (lease) notes.append(make("span", { class: "late" }, `${notes.childNodes.length ? "; " : ""}its lease is overdue`));
+  return [
+    make("span", { class: "address" }, address), make("span", { class: "state", "data-state": state }, state), String(weight),
+    instance.version || "", instance.zone || "", notes.childNodes.length ? notes : "",
+  ];
+}
+
+function tableOf(caption, titles, rowsOfCells) {
+  const head = make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)));
+  const body = rowsOfCells.map((cells) =>
+    make("tr", {}, ...cells.map((cell, column) => make("td", { "data-title": titles[column] }, cell))));
+  return make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, ...body));
+}
+
+// -- the rest -------------------------------------------------------------------------------------------------------
+
+function renderNumbers() {
+  const counts = { enabled: 0, draining: 0, disabled: 0 };
+  for (const row of rows.values()) for (const state of STATES) counts[state] += row.counts[state];
+  const numbers = { services: rows.size, instances: counts.enabled + counts.draining + counts.disabled, ...counts, leases: world.leases.size };
+  for (const [name, number] of Object.entries(numbers)) {
+    const element = find(`number-${name}`);
+    element.textContent = String(number);
+    element.parentElement.dataset.some = number ? "yes" : "no";
+  }
+}
+
+function renderTrouble() {
+  const told = [];
+  const late = overdue();
+  const carried = new Map();
+  for (const inner of world.instances.values()) {
+    for (const instance of inner.values()) carried.set(instance.lease, (carried.get(instance.lease) || 0) + 1);
+  }
+  for (const [id, lease] of late) {
+    const seconds = typeof lease.silent_seconds === "number" ? `: no sign of life for ${span(lease.silent_seconds)}` : "";
+    told.push(["wrong", [`Lease ${id} is overdue${seconds}. It carries ${plural(carried.get(id) || 0, "instance")}.`]]);
+  }
+  if (status.held) {
+    told.push(["wrong", ["More than half of all leases are overdue at once: nothing is given up, since the fault may be here."]]);
+  }
+  for (const row of rows.values()) {
+    const number = STATES.reduce((sum, state) => sum + row.counts[state], 0);
+    if (number && !row.counts.enabled) told.push(["wrong", [`${row.name} takes no calls: none of its ${plural(number, "instance")} is enabled.`]]);
+  }
+  for (const [key, ruling] of [...world.rulings].sort()) {
+    if (inForce(ruling) && ruling.state && ruling.state !== "enabled") {
+      told.push(["note", [make("span", { class: "address" }, key.replace("/", " ")), " ", ...rulingParts(ruling)]]);
+    }
+  }
+  find("trouble").hidden = !told.length;
+  find("trouble-list").replaceChildren(...told.slice(0, 50).map(([level, parts]) => make("li", { "data-level": level }, ...parts)),
+    ...(told.length > 50 ? [make("li", {}, `and ${told.length - 50} more`)] : []));
+}
+
+function renderLeases() {
+  const late = overdue();
+  const number = world.leases.size;
+  find("leases-summary").textContent = late.size ? `${number}, ${late.size} overdue` : number ? `${number}, none overdue` : "none";
+  if (!find("leases").open) {
+    find("lease-list").replaceChildren();
+    return;
+  }
+  const carried = new Map();
+  for (const [name, inner] of world.instances) {
+    for (const instance of inner.values()) {
+      if (!carried.has(instance.lease)) carried.set(instance.lease, []);
+      carried.get(instance.lease).push(name);
+    }
+  }
+  const cells = [...world.leases.values()].sort((a, b) => a.id.localeCompare(b.id)).slice(0, 2000).map((lease) => {
+    const carries = carried.get(lease.id) || [];
+    return [
+      make("span", { class: "address" }, lease.id), late.has(lease.id) ? make("span", { class: "late" }, "overdue") : "renewed",
+      lease.opened_at ? ago(lease.opened_at) : "", `${lease.ttl_seconds} s`,
+      carries.length ? cut(`${carries.length}: ${[...new Set(carries)].join(", ")}`) : "nothing",
+    ];
+  });
+  find("lease-list").replaceChildren(cells.length ? tableOf("Leases", ["lease", "state", "opened", "lasts", "carries"], cells) : "");
+}
+
+function applyFilter() {
+  const words = find("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  let number = 0;
+  for (const row of rows.values()) {
+    const fits = words.every((word) => row.text.includes(word));
+    if (row.element.hidden === fits) row.element.hidden = !fits;
+    if (fits) number += 1;
+  }
+  find("filtered").textContent = words.length ? `${number} of ${plural(rows.size, "service")}`
+    : rows.size ? "" : "No service is registered yet: atlas service add NAME, or start one.";
+}
+
+function renderChanges(changes) {
+  const made = changes.map((change) => {
+    const edits = change.edits.slice(0, 5).map((edit) => make("span", { class: "what" }, editText(edit)));
+    if (change.edits.length > 5) edits.push(make("span", { class: "what quiet" }, `and ${change.edits.length - 5} more`));
+    const who = make("span", { class: "quiet" }, ago(change.at), ` by ${change.author || "somebody"}`, change.why ? `: ${change.why}` : "");
+    return make("li", {}, ...edits, who);
+  });
+  find("change-list").replaceChildren(...(made.length ? made : [make("li", { class: "quiet" }, "Nothing has been changed yet.")]));
+}
+
+// -- asking ---------------------------------------------------------------------------------------------------------
+
+class Refused extends Error {}
+
+async function ask(path, seconds) {
+  const token = sessionStorage.getItem("atlas-token");
+  const stop = new AbortController();
+  const timer = setTimeout(() => stop.abort(), seconds * 1000);
+  try {
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const answer = await fetch(path, { headers, signal: stop.signal, cache: "no-store", credentials: "omit" });
+    if (answer.status === 401 || answer.status === 403) throw new Refused(await reason(answer));
+    if (answer.status === 204) return null;
+    if (!answer.ok) throw new Error(`Atlas answered ${answer.status}${await reason(answer, ": ")}`);
+    return await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw new Error(`no answer within ${seconds} s`);
+    if (error instanceof TypeError) throw new Error("Atlas cannot be reached");
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function reason(answer, before = "") {
+  try {
+    const problem = await answer.json();
+    return before + (problem.detail || problem.title || "");
+  } catch {
+    return "";
+  }
+}
+
+const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
+
+async function follow() {
+  let failures = 0;
+  for (;;) {
+    try {
+      const path = position ? `v1/world?position=${encodeURIComponent(position)}&wait=${WAIT_SECONDS}` : "v1/world";
+      if (failures && position) setTimeout(() => failures && tellAway("asking again"), 3000);
+      const update = await ask(failures && position ? path.replace(/wait=\d+/, "wait=0") : path, WAIT_SECONDS + 15);
+      failures = 0;
+      tellLive();
+      if (update) {
+        position = update.position;
+        render(take(update));
+        renderLeases();
+        lookAround();
+      }
+    } catch (error) {
+      if (error instanceof Refused) {
+        await enter(error.message);
+        continue;
+      }
+      tellAway(error.message);
+      await pause(PAUSES[Math.min(failures, PAUSES.length - 1)] * (0.75 + Math.random() / 2));
+      failures += 1;
+    }
+  }
+}
+
+function tellLive() {
+  heardAt = Date.now();
+  awaySince = null;
+  find("away").hidden = true;
+  find("content").hidden = false;
+  const connection = find("connection");
+  connection.dataset.state = "live";
+  if (connection.textContent !== "live") connection.textContent = "live";
+}
+
+function tellAway(why) {
+  awaySince = awaySince || Date.now();
+  const since = clock(awaySince / 1000);
+  const connection = find("connection");
+  connection.dataset.state = "away";
+  connection.textContent = `away since ${since}`;
+  const kept = heardAt ? ` What is shown is what was known at ${clock(heardAt / 1000)}; the services go on with it too.` : "";
+  const text = `Atlas is away since ${since} (${why}).${kept} It is asked again and again.`;
+  const banner = find("away");
+  if (banner.textContent !== text) banner.textContent = text;
+  banner.hidden = false;
+}
+
+/** Ask for a token, and come back when one was given. */
+function enter(why) {
+  const form = find("entrance");
+  const field = find("token");
+  const tried = sessionStorage.getItem("atlas-token") !== null;
+  sessionStorage.removeItem("atlas-token");
+  find("connection").dataset.state = "away";
+  find("connection").textContent = "a token is needed";
+  find("away").hidden = true;
+  find("refused").hidden = !tried;
+  find("refused").textContent = tried ? `This token is not accepted. ${why}` : "";
+  form.hidden = false;
+  field.value = "";
+  field.focus();
+  return new Promise((done) => {
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      sessionStorage.setItem("atlas-token", field.value.trim());
+      field.value = "";
+      form.hidden = true;
+      done();
+    };
+  });
+}
+
+/** What does not come with the world: which leases are overdue, and the recent changes. A reader may lack the right. */
+async function lookAround() {
+  try {
+    status = (await ask("v1/status", 10)) || {};
+    const realm = status.realm || "";
+    find("realm").textContent = realm;
+    document.title = realm ? `Atlas: ${realm}` : "Atlas";
+  } catch {
+    status = {};
+  }
+  renderTrouble();
+  renderLeases();
+  const revision = Number(position.split(".")[1]);
+  if (revision === shownRevision) return;
+  try {
+    const history = await ask("v1/history?limit=20", 10);
+    renderChanges(history.changes || []);
+    shownRevision = revision;
+  } catch {
+    find("change-list").replaceChildren(make("li", { class: "quiet" }, "The history cannot be shown."));
+  }
+}
+
+// -- beginning ------------------------------------------------------------------------------------------------------
+
+let drawing = 0;
+find("filter").addEventListener("input", () => {
+  cancelAnimationFrame(drawing);
+  drawing = requestAnimationFrame(applyFilter);
+});
+find("leases").addEventListener("toggle", renderLeases);
+document.addEventListener("keydown", (event) => {
+  const filter = find("filter");
+  if (event.key === "/" && !/^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName)) {
+    event.preventDefault();
+    filter.focus();
+  } else if (event.key === "Escape" && document.activeElement === filter) {
+    filter.value = "";
+    applyFilter();
+  }
+});
+setInterval(() => {
+  for (const element of document.querySelectorAll("time[data-at]")) {
+    const text = agoText(Number(element.dataset.at));
+    if (element.textContent !== text) element.textContent = text;
+  }
+}, 5000);
+setInterval(() => {
+  if (!document.hidden && position && awaySince === null) lookAround();
+}, STATUS_EVERY);
+follow();

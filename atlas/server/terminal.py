@@ -1,0 +1,325 @@
+"""What every command of `atlas` shares: its options, the directory it talks to, what it prints, how it ends.
+
+A command is a function of a Session and of its own arguments; `reads` or `writes` gives it the options that all have.
+Errors end in one sentence on stderr and a documented exit code.
+"""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TextIO
+
+import click
+
+import atlas
+from atlas.directory import Directory
+from atlas.model import Author
+from atlas.server.rendering import Glance
+from atlas.world import World
+from smartrealm.errors import (
+    BadRequest,
+    ConfigurationError,
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    NotFound,
+    SmartError,
+    Unauthorized,
+    Unavailable,
+)
+from smartrealm.names import Realm
+
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "`atlas doctor` found something wrong, or something happened that nobody foresaw",
+    2: "wrong use: an unknown option, a value that cannot be, settings that cannot be used",
+    3: "not found: the service, the instance, the setting or the token is not in the map",
+    4: "conflict: a guard or a newer change stands against it; nothing was written",
+    5: "the map cannot be reached; of a write it is not known whether it was made",
+    6: "refused: the token is missing, unknown, expired or may not do this",
+    130: "stopped by Ctrl-C",
+    141: "whoever read the output went away, as in `atlas history | head -1`",
+}
+
+_BY_ERROR: Sequence[tuple[type[SmartError], int]] = (
+    (Unauthorized, 6),
+    (Forbidden, 6),
+    (NotFound, 3),
+    (Conflict, 4),
+    (Unavailable, 5),
+    (DeadlineExceeded, 5),
+    (BadRequest, 2),
+    (ConfigurationError, 2),
+)
+
+_NUMBER = re.compile(r"-\d+(\.\d+)?([eE][+-]?\d+)?")
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def exit_code(error: SmartError) -> int:
+    """The documented code with which a command ends on this error."""
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), 1)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the commands take from the world around them; tests hand in their own."""
+
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Callable[[], float] = time.time
+    open: Callable[..., Directory] = atlas.open
+
+
+class Session:
+    """One run of a command: the directory, opened when it is first asked for, and the way to print."""
+
+    def __init__(self, tools: Tools, *, url: str | None, as_json: bool, why: str = "", dry_run: bool = False) -> None:
+        self.environ = tools.environ
+        self.clock = tools.clock
+        self.url = url
+        self.as_json = as_json
+        self.dry_run = dry_run
+        self._why = why
+        self._open = tools.open
+        self._stack = ExitStack()
+        self._directory: Directory | None = None
+
+    # -- the map -------------------------------------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> Directory:
+        """The map; in a dry run a copy of it, which ends with the command."""
+        if self._directory is None:
+            real = self.open()
+            self._directory = self._rehearsal(real) if self.dry_run else real
+        return self._directory
+
+    def open(self, url: str | None = None) -> Directory:
+        return self._stack.enter_context(self._open(url or self.url, environ=self.environ))
+
+    def _rehearsal(self, real: Directory) -> Directory:
+        from atlas.server.rehearsal import copy_of
+
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="atlas-"))
+        return self._stack.enter_context(copy_of(real, folder, self._open, self.environ))
+
+    @functools.cached_property
+    def world(self) -> World:
+        """The map as it was when it was first asked for."""
+        return self.directory.world()
+
+    @property
+    def realm(self) -> str:
+        return Realm.from_environment(self.environ)
+
+    def author(self, why: str = "") -> Author:
+        """Who runs this command, and why: ATLAS_AUTHOR, else the name of the login."""
+        name = self.environ.get("ATLAS_AUTHOR", "").strip()
+        if not name:
+            try:
+                name = getpass.getuser()
+            except (OSError, KeyError):  # A user id without a name, as in some containers.
+                name = f"uid {os.getuid()}"
+        return Author(name, self._why or why)
+
+    def glance(self, *, changes: int = 1, **which: Any) -> Glance:
+        """The world with what is known about it: overdue leases, the latest changes."""
+        from atlas.server.standing import overdue_of
+
+        status = self.directory.status()
+        overdue, held = overdue_of(status)
+        return Glance(
+            self.world,
+            realm=self.realm,
+            now=self.clock(),
+            where=str(status.get("where") or status.get("store") or ""),
+            overdue=overdue,
+            held=held,
+            changes=tuple(self.directory.history(limit=changes, **which)) if changes else (),
+        )
+
+    def known(self, service: str) -> str:
+        """The name, when the map knows it; else NotFound with the near ones."""
+        if self.world.knows(service):
+            return service
+        raise unknown_service(self.world, service, self.realm)
+
+    # -- printing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _colour(self) -> bool | None:
+        return False if self.environ.get("NO_COLOR") else None
+
+    def say(self, text: str = "") -> None:
+        """A line for people; with --json on stderr, since stdout is for the program."""
+        click.echo(text, err=self.as_json, color=self._colour)
+
+    def note(self, text: str) -> None:
+        """A line on stderr: progress, a hint."""
+        click.echo(text, err=True, color=self._colour)
+
+    def print(self, text: str) -> None:
+        """A line on stdout, whoever reads it."""
+        click.echo(text, color=self._colour)
+
+    def give(self, document: Any, *, indent: int | None = 2) -> None:
+        """The answer to --json: one document on stdout."""
+        click.echo(json.dumps(document, indent=indent, ensure_ascii=False))
+
+    def done(self, text: str, revision: int, **facts: Any) -> None:
+        """What a writing command says at its end."""
+        if self.as_json:
+            self.give({**facts, "revision": revision, "dry_run": self.dry_run})
+        elif self.dry_run:
+            self.say(f"Would be done: {text} (--dry-run: nothing was written)")
+        else:
+            self.say(f"{text} (revision {revision})")
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def unknown_service(world: World, service: str, realm: str) -> NotFound:
+    """`identiy is not registered in realm local; did you mean identity?`"""
+    from atlas.server.wording import plain
+
+    near = world.near(service)
+    told = f"{plain(service)} is not registered in realm {realm}"
+    if near:
+        return NotFound(f"{told}; did you mean {' or '.join(near)}?", near=near)
+    known = sorted({*world.services, *world.instances})
+    if not known:
+        return NotFound(f"{told}, and nothing else is: atlas service add {plain(service)}")
+    listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    return NotFound(f"{told}; registered are: {listed}.")
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+class Command(click.Command):
+    """A command that takes a negative number for an argument: `atlas set identity OFFSET -5`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" not in args and any(_NUMBER.fullmatch(word) for word in args):
+            ctx.ignore_unknown_options = True
+        return super().parse_args(ctx, args)
+
+
+_Function = Callable[Concatenate[Session, _Parameters], None]
+
+
+def reads(function: _Function[_Parameters]) -> Callable[..., None]:
+    """A command that looks at the map: --atlas and --json."""
+    return _with_session(function, [*_ALL])
+
+
+def writes(function: _Function[_Parameters]) -> Callable[..., None]:
+    """A command that changes the map: also --why and --dry-run."""
+    return _with_session(function, [*_ALL, *_WRITING])
+
+
+_ALL = (
+    click.option("--atlas", "atlas_url", metavar="URL", help="Which map; else ATLAS_URL, else the local realm's."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+)
+_WRITING = (
+    click.option("--why", default="", metavar="TEXT", help="The reason, kept in the history."),
+    click.option("--dry-run", is_flag=True, help="Say what would happen, on a copy of the map; write nothing."),
+)
+
+
+def _with_session(function: _Function[_Parameters], options: Sequence[Callable[[Any], Any]]) -> Callable[..., None]:
+    @functools.wraps(function)
+    def run(atlas_url: str | None, as_json: bool, why: str = "", dry_run: bool = False, **arguments: Any) -> None:
+        context = click.get_current_context()
+        common = context.find_object(Tools) or Tools()
+        url = atlas_url or context.find_root().params.get("atlas_url")
+        with Session(common, url=url, as_json=as_json, why=why, dry_run=dry_run) as session:
+            function(session, **arguments)  # type: ignore[call-arg]
+
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
+class AtlasGroup(click.Group):
+    """A group whose errors are one sentence each, and whose exit codes are documented."""
+
+    command_class = Command
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+        arguments = list(sys.argv[1:] if args is None else args)
+        code = self._run(arguments, {**extra, "standalone_mode": False})
+        sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _nobody_reads(sys.stdout)
+            ctx.exit(141)
+
+    def _run(self, arguments: list[str], extra: dict[str, Any]) -> int:
+        as_json = "--json" in arguments
+        try:
+            ended = super().main(arguments, **extra)
+            sys.stdout.flush()
+            return ended if isinstance(ended, int) else 0
+        except SmartError as error:
+            return _told(error.message, exit_code(error), as_json, error.code)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "atlas"
+            text = " ".join(error.format_message().split()).rstrip(".")
+            return _told(f"{text}; see {path} --help.", 2, as_json, "wrong-use")
+        except click.ClickException as error:
+            return _told(error.format_message(), 2, as_json, "wrong-use")
+        except (click.Abort, KeyboardInterrupt):
+            return 130
+        except OSError as error:
+            return _told(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1, as_json)
+        except Exception as error:
+            if os.environ.get("ATLAS_TRACEBACK"):
+                raise
+            return _told(f"{type(error).__name__}, which nobody foresaw; ATLAS_TRACEBACK=1 shows where.", 1, as_json)
+
+
+def _told(message: str, code: int, as_json: bool, name: str = "internal") -> int:
+    from atlas.server.wording import plain
+
+    shown = "\n".join(plain(line) for line in message.splitlines())
+    try:
+        click.echo(f"atlas: {shown}", err=True)
+        if as_json:
+            click.echo(json.dumps({"error": {"code": code, "name": name, "message": message}}, ensure_ascii=False))
+    except BrokenPipeError:
+        _nobody_reads(sys.stdout)
+    return code
+
+
+def _nobody_reads(stream: TextIO) -> None:
+    """Whoever read our output went away: what is still buffered has no place to go, and Python must not complain."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        pass
