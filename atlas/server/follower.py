@@ -1,0 +1,296 @@
+"""Following the map in one worker: the world in memory, the last changes, and the readers who wait for the next one."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from atlas.directory import Directory
+from atlas.server.answers import Answers, Audience, Prepared
+from atlas.world import Delta, Position, World
+from smartrealm import on_fork
+from smartrealm.errors import Overloaded, SmartError, Unavailable
+
+_log = logging.getLogger("atlas")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+"""Seconds between two questions to a store that does not answer; short, to be right again soon after it does."""
+
+LONGEST_RING = 1000
+"""Changes kept for readers who come back; one who missed more takes the complete world."""
+
+
+class Backend(Directory, Protocol):
+    """What the server needs of the Book besides the interface that everybody has."""
+
+    def secrets(self, service: str) -> Mapping[str, Any]:
+        """The opened secrets of a service and the shared ones, by `scope/KEY`; from memory."""
+
+    def sweep(self) -> object:
+        """End the leases that have run out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often things are done, in seconds, and how many readers may wait."""
+
+    wait: float = 5.0
+    """For news from the store, in one question."""
+    sweep: float = 2.0
+    drain: float = 0.1
+    """Between two looks whether this instance is about to stop."""
+    draining_wait: float = 1.0
+    """How long a reader may wait while it is."""
+    first_world: float = 5.0
+    """How long a request waits for the first world of this worker."""
+    most_waiting: int = 1900
+
+
+class Follower:
+    """One worker's view of the map. Reading costs no I/O; while the store is away, what is known stays in force.
+
+    Threads (following, sweeping, watching for the drain) are begun by `start`, in the process that serves. Safe from any
+    thread.
+    """
+
+    def __init__(
+        self,
+        book: Backend,
+        *,
+        draining: Callable[[], bool] = lambda: False,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self.book = book
+        self.pace = pace or Pace()
+        self.world: World | None = None
+        self.problem: str | None = None
+        """Why the store could not be asked the last time; None when it could."""
+        self.waiting = 0
+        self.told = 0
+        """Answers with news that waiting readers were given."""
+        self._is_draining = draining
+        self._clock = clock
+        self._spread = spread
+        self._ring: deque[Delta] = deque(maxlen=LONGEST_RING)
+        self._heard_at: float | None = None
+        self._looked_at = 0.0
+        self._threads: list[threading.Thread] = []
+        self._begin_anew()
+        on_fork(self, Follower._begin_anew)
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to follow. Idempotent; nothing after `close`."""
+        if self._threads or self._stop.is_set():
+            return
+        with self._starting:
+            if self._threads or self._stop.is_set():
+                return
+            works = {"follow": self._follow, "sweep": self._sweep, "drain": self._watch_drain}
+            self._threads = [
+                threading.Thread(target=work, name=f"atlas-{name}", daemon=True) for name, work in works.items()
+            ]
+            for thread in self._threads:
+                thread.start()
+
+    def release(self) -> None:
+        """Send everybody away who waits; from now on nobody waits for long."""
+        with self._news:
+            self.draining = True
+            self._news.notify_all()
+
+    def close(self) -> None:
+        """End the threads and the book. Idempotent."""
+        self._stop.set()
+        self.release()
+        self.book.close()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    @property
+    def age_seconds(self) -> float | None:
+        """How long ago the store last answered; None when it never did."""
+        return None if self._heard_at is None else self._clock() - self._heard_at
+
+    def known(self) -> World:
+        """The world in memory. Raises Unavailable when there is none yet."""
+        self.start()
+        if self.world is None:
+            with self._news:
+                self._news.wait_for(lambda: self.world is not None, self.pace.first_world)
+        if self.world is None:
+            raise Unavailable(f"The map has not been read yet: {self.problem or 'the store has not answered'}", 2)
+        return self.world
+
+    def fresh(self) -> World:
+        """The world of this moment, asked of the store; the one in memory while the store is away."""
+        self.start()
+        if self.problem is not None and self.world is not None:
+            return self.world
+        try:
+            return self.book.world()
+        except Unavailable as error:
+            if self.world is None:
+                raise
+            _log.warning("reading from memory: %s", error.message)
+            return self.world
+
+    def look_again(self) -> World:
+        """Like `fresh`, but at most ten times a second; for questions that strangers may ask as often as they like."""
+        now = self._clock()
+        if now - self._looked_at < 0.1:
+            return self.known()
+        self._looked_at = now
+        return self.fresh()
+
+    def complete(self, audience: Audience) -> Prepared:
+        """All that this audience sees now."""
+        return self._answers.complete(self.fresh(), audience)
+
+    def news(self, since: Position, audience: Audience, seconds: float) -> Prepared | None:
+        """What this audience sees changed since, as soon as there is something; None when there is nothing for `seconds`.
+
+        A position that cannot be continued from gets the complete world. Raises Overloaded when too many wait already.
+        """
+        self.known()
+        begun = self._clock()
+        end = begun + seconds
+        with self._news:
+            if seconds > 0 and self.waiting >= self.pace.most_waiting:
+                raise Overloaded(f"{self.waiting} readers wait already; ask another replica.", 1)
+            was_draining = self.draining
+            self.waiting += 1
+            try:
+                while (found := self._since(since, audience)) is None:
+                    most = end if not self.draining else min(end, begun + self.pace.draining_wait)
+                    left = most - self._clock()
+                    if left <= 0 or (self.draining and not was_draining):
+                        return self._nothing_seen(since, audience, begun, seconds)
+                    self._news.wait(left)
+                self.told += 1
+                return found
+            finally:
+                self.waiting -= 1
+
+    def _since(self, since: Position, audience: Audience) -> Prepared | None:
+        world = self.world
+        assert world is not None
+        here = world.position
+        if since.epoch != here.epoch:
+            return self._answers.complete(world, audience)
+        if since == here or not _is_before(since, here):
+            return None  # or it comes from a worker that is ahead of this one: wait until this one has caught up
+        deltas: list[Delta] = []
+        for delta in reversed(self._ring):
+            deltas.append(delta)
+            if _is_before(delta.since, since):
+                return self._answers.delta(since, here, reversed(deltas), audience)
+        return self._answers.complete(world, audience)
+
+    def _nothing_seen(self, since: Position, audience: Audience, begun: float, seconds: float) -> Prepared | None:
+        """After a wait without news: a reader that only missed what it may not see moves on, so that it never falls behind.
+
+        One that is ahead of a store which answers comes from a map that is gone (a restored backup): it begins anew.
+        """
+        world = self.world
+        assert world is not None
+        if since != world.position and _is_before(since, world.position):
+            return self._answers.nothing(since, world.position)
+        is_current = self._heard_at is not None and self._heard_at > begun and self.problem is None
+        if since != world.position and seconds >= 1 and is_current:
+            return self._answers.complete(world, audience)
+        return None
+
+    # -- following -----------------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._stop.is_set():
+            try:
+                if self.world is None:
+                    update: World | Delta | None = self.book.world()
+                else:
+                    update = self.book.wait(self.world.position, self.pace.wait)
+                self._advance(update)
+                pause = FIRST_PAUSE
+            except Exception as error:
+                self._note(error)
+                self._stop.wait(pause * (0.5 + self._spread()))
+                pause = min(LONGEST_PAUSE, 2 * pause)
+
+    def _advance(self, update: World | Delta | None) -> None:
+        if self.problem is not None:
+            _log.info("the store answers again")
+        self.problem = None
+        self._heard_at = self._clock()
+        if update is None:
+            return
+        if isinstance(update, World):
+            world = update
+        else:
+            assert self.world is not None
+            world = self.world.apply(update)
+        with self._news:
+            if isinstance(update, World):
+                self._ring.clear()
+            else:
+                self._ring.append(update)
+            self.world = world
+            self._answers.forget()
+            self._news.notify_all()
+
+    def _note(self, error: Exception) -> None:
+        said = error.message if isinstance(error, SmartError) else type(error).__name__
+        if self._stop.is_set():
+            return
+        if self.problem is None:
+            if isinstance(error, Unavailable):
+                _log.warning("following the map from memory: %s", said)
+            else:
+                _log.error("the map cannot be followed", exc_info=error)
+        self.problem = said
+
+    def _sweep(self) -> None:
+        was_told = False
+        while not self._stop.wait(self.pace.sweep * (0.75 + 0.5 * self._spread())):
+            try:
+                self.book.sweep()
+                was_told = False
+            except Unavailable:
+                pass  # the follower tells of it
+            except Exception:
+                if not was_told:
+                    _log.exception("leases cannot be swept")
+                was_told = True
+
+    def _watch_drain(self) -> None:
+        while not self._stop.wait(self.pace.drain):
+            if self._is_draining():
+                self.release()
+                return
+
+    def _begin_anew(self) -> None:
+        self._news = threading.Condition()
+        self._starting = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = []
+        self._answers = Answers(self.book.secrets)
+        self.draining = False
+        self.waiting = 0
+
+    def __repr__(self) -> str:
+        return f"<Follower of {self.world!r}, {self.waiting} waiting>"
+
+
+def _is_before(one: Position, other: Position) -> bool:
+    """Whether everything that `one` knows is known to `other` too."""
+    return one.epoch == other.epoch and one.revision <= other.revision and one.presence <= other.presence
