@@ -9,7 +9,7 @@ from typing import Any, cast
 from flask import Response
 
 import atlas
-from atlas.server import api
+from atlas.server import api, pages
 from atlas.server.auth import Doorkeeper, is_loopback
 from atlas.server.follower import Backend, Follower, Pace
 from healthcheck import Result
@@ -40,6 +40,7 @@ def make_app(
     app.before_request(Doorkeeper(follower, is_open=is_open).let_in)
     app.after_request(_ask_for_token)
     api.install(app.api, follower)
+    pages.install(app)
     app.health.add("store", lambda: _store_health(follower), interval=1.0, dependency=True)
     _add_metrics(app, follower)
     app.lifecycle.on_close(follower.close)

@@ -78,7 +78,8 @@ def _troubles(glance: Glance) -> Iterator[str]:
     for name in glance.names:
         places = glance.places(name)
         if places and not any(place.takes_calls for place in places):
-            yield f"{name} takes no calls: none of its {count(len(places), 'instance')} is enabled"
+            which = "its only instance is not" if len(places) == 1 else f"none of its {len(places)} instances is"
+            yield f"{name} takes no calls: {which} enabled"
 
 
 def _rulings(glance: Glance) -> Iterator[str]:

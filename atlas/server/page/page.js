@@ -113,7 +113,7 @@ function span(seconds) {
 
 function clock(at) {
   const there = new Date(at * 1000);
-  const time = there.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const time = there.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   return there.toDateString() === new Date().toDateString() ? time : `${there.toLocaleDateString()} ${time}`;
 }
 
@@ -282,7 +282,7 @@ function fill(row) {
   const overrides = [...world.overrides.values()].filter((one) => one.scope === row.name || one.scope === "*");
   if (overrides.length) {
     parts.push(tableOf(`Overrides of ${row.name}`, ["override", "value", "for", "set"], overrides.map((one) => [
-      make("code", {}, one.key), make("code", {}, shown(one)), one.scope === "*" ? "every service" : "this service",
+      make("code", {}, one.key), make("code", { class: "long" }, shown(one)), one.scope === "*" ? "every service" : "this service",
       one.at ? make("span", { class: "quiet" }, ago(one.at), one.author ? ` by ${one.author}` : "") : "",
     ])));
   }
@@ -335,7 +335,10 @@ function renderTrouble() {
   }
   for (const row of rows.values()) {
     const number = STATES.reduce((sum, state) => sum + row.counts[state], 0);
-    if (number && !row.counts.enabled) told.push(["wrong", [`${row.name} takes no calls: none of its ${plural(number, "instance")} is enabled.`]]);
+    if (number && !row.counts.enabled) {
+      const which = number === 1 ? "its only instance is not" : `none of its ${number} instances is`;
+      told.push(["wrong", [`${row.name} takes no calls: ${which} enabled.`]]);
+    }
   }
   for (const [key, ruling] of [...world.rulings].sort()) {
     if (inForce(ruling) && ruling.state && ruling.state !== "enabled") {
