@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +52,7 @@ class WorkerSide:
         self._lifecycle = Lifecycle()
         self._capacity = worker.cfg.threads if hasattr(worker, "tpool") else 1
         self._troubled = False
+        worker.handle_quit = self.quit
         if row is not None:
             board.write(row, Worker(os.getpid(), 0, 0, self._capacity, 0, 0))
 
@@ -119,13 +122,23 @@ class WorkerSide:
         except (OSError, ValueError, AttributeError):  # standard error is closed, or is no file
             pass
 
+    def quit(self, number: int, frame: object) -> None:
+        """Take the place of gunicorn's handler of SIGINT and SIGQUIT: a quick end, whatever this process is doing.
+
+        gthread's own handler takes the lock of the thread pool, and waits for ever when the signal came while the same
+        thread was handing a request to the pool. Here nothing is locked: the alarm is set first, then the stack unwinds.
+        """
+        self.hurry()
+        self._worker.alive = False
+        time.sleep(0.1)  # as gunicorn does: answers that are all but sent get out
+        sys.exit(0)
+
     def hurry(self) -> None:
         """End this process soon: the interpreter would wait for its request threads, however long those take."""
         if threading.current_thread() is not threading.main_thread():
             return  # gunicorn's reloader: requests may finish
-        watchdog = threading.Timer(QUICK_SECONDS, self._end, (0,))
-        watchdog.daemon = True
-        watchdog.start()
+        signal.signal(signal.SIGALRM, lambda *_: self._end(0))
+        signal.setitimer(signal.ITIMER_REAL, QUICK_SECONDS)
 
     def close(self) -> None:
         """Close the listener and the app."""

@@ -13,7 +13,7 @@ import pytest
 
 from tests.balancer import Balancer, Load
 from tests.live.instances import Instance
-from tests.processes import free_port, wait_until
+from tests.processes import accepts, free_port, wait_until
 
 DRAIN = {"DRAIN_SECONDS": 2, "GRACEFUL_SECONDS": 5, "WORKERS": 2, "THREADS": 4}
 
@@ -89,12 +89,37 @@ def test_ctrl_c_ends_quickly_even_in_the_middle_of_a_request(number: signal.Sign
         threading.Thread(target=instance.status, args=("/sleep/20.0",), daemon=True).start()
         wait_until(lambda: instance.metrics()["http_requests_in_flight"] >= 2, what="the long request")
         wait_until(lambda: instance.child.text().count("Booting worker") == 2, what="the workers")
-        time.sleep(1)  # both have taken over their signals
         began = time.monotonic()
         instance.child.signal(number)
         instance.child.process.wait(10)
         assert time.monotonic() - began < 5
         assert instance.child.text().count("closed in") == 2
+
+
+BUSY_HANDING_OVER = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+_start_thread = ThreadPoolExecutor._adjust_thread_count
+def _adjust_thread_count(pool):
+    with open("handing-over", "a"):
+        time.sleep(1.5)
+    _start_thread(pool)
+ThreadPoolExecutor._adjust_thread_count = _adjust_thread_count
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_ctrl_c_ends_a_worker_that_is_just_handing_a_request_over(number: signal.Signals, tmp_path: Path) -> None:
+    """The signal meets the worker while it holds the lock of its thread pool: it ends within seconds all the same."""
+    with Instance(tmp_path, ready="", more=BUSY_HANDING_OVER, variables={**DRAIN, "GRACEFUL_SECONDS": 20}) as instance:
+        instance.child.wait_ready(lambda: accepts(instance.port))
+        threading.Thread(target=instance.status, args=("/work",), daemon=True).start()
+        wait_until((tmp_path / "handing-over").exists, what="a request")
+        began = time.monotonic()
+        instance.child.signal(number)
+        instance.child.process.wait(10)
+        assert time.monotonic() - began < 6
+        assert "SIGKILL" not in instance.child.text()
 
 
 SLOW_FORK = """
