@@ -54,7 +54,7 @@ def server(scheme: str) -> Backend:
 _numbers = itertools.count(1)
 shared = SharedServers()
 
-STORES: dict[str, Backend] = {"sqlite": sqlite, **{scheme: server(scheme) for scheme in ("etcd",)}}
+STORES: dict[str, Backend] = {"sqlite": sqlite, **{scheme: server(scheme) for scheme in ("etcd", "zookeeper")}}
 JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice}
 DIRECTORIES: dict[str, Backend] = {}
 
