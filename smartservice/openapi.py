@@ -27,6 +27,9 @@ ENDPOINT = "_openapi"
 
 VERSION = "3.1.0"
 
+SLASHES = "x-may-contain-slashes"
+"""Our extension at a path parameter: `<path:rest>`. OpenAPI itself has no word for it."""
+
 _METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "TRACE")
 _HIDDEN = frozenset(["static", "_healthcheck", "_metrics", ENDPOINT])
 _VARIABLE = re.compile(r"<(?:[^<>:]+(?:\([^<>]*\))?:)?([^<>:]+)>")
@@ -204,7 +207,7 @@ def _path_parameters(route: _Route) -> Iterator[dict[str, Any]]:
     for name, own in route.variables:
         schema, description = _converted(route.rule._converters[own])
         told = {"name": name, "in": "path", "required": True, "schema": schema}
-        yield {**told, "description": description} if description else told
+        yield {**told, "description": description, SLASHES: True} if description else told
 
 
 def _converted(converter: Any) -> tuple[dict[str, Any], str]:
