@@ -46,7 +46,7 @@ def server(scheme: str) -> Backend:
 
     @contextlib.contextmanager
     def fresh(directory: Path) -> Iterator[str]:
-        yield shared.server(scheme).url(f"t{next(_numbers)}")
+        yield shared.server(scheme).url(f"map-{next(_numbers)}")
 
     return fresh
 
@@ -54,7 +54,10 @@ def server(scheme: str) -> Backend:
 _numbers = itertools.count(1)
 shared = SharedServers()
 
-STORES: dict[str, Backend] = {"sqlite": sqlite, **{scheme: server(scheme) for scheme in ("etcd", "zookeeper")}}
+STORES: dict[str, Backend] = {
+    "sqlite": sqlite,
+    **{scheme: server(scheme) for scheme in ("etcd", "zookeeper", "dynamodb")},
+}
 JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice}
 DIRECTORIES: dict[str, Backend] = {}
 
