@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ class Glance:
     def places(self, service: str) -> tuple[Place, ...]:
         return self.world.places(service, self.now)
 
+    def with_changes(self, changes: tuple[Change, ...]) -> Glance:
+        return dataclasses.replace(self, changes=changes)
+
     @property
     def names(self) -> list[str]:
         """Every service that is known or runs."""
@@ -60,7 +64,7 @@ def listing(glance: Glance) -> list[str]:
 
 
 def _numbers(glance: Glance) -> str:
-    states = Counter(place.state for name in glance.names for place in glance.places(name))
+    states: Counter[str] = Counter(place.state for name in glance.names for place in glance.places(name))
     told = ", ".join(f"{states[state]} {state}" for state in _COLOURS if states[state])
     where = f" at {glance.where}" if glance.where else ""
     instances = count(sum(states.values()), "instance") + (f" ({told})" if told else "")
@@ -109,7 +113,7 @@ def ruling_text(ruling: Ruling, now: float) -> str:
 
 def _row(glance: Glance, name: str) -> tuple[str, ...]:
     places = glance.places(name)
-    states = Counter(place.state for place in places)
+    states: Counter[str] = Counter(place.state for place in places)
     known = glance.world.services.get(name)
     return (
         name,
@@ -144,7 +148,7 @@ def listing_json(glance: Glance) -> dict[str, Any]:
 
 def _summary(glance: Glance, name: str) -> dict[str, Any]:
     places = glance.places(name)
-    states = Counter(place.state for place in places)
+    states: Counter[str] = Counter(place.state for place in places)
     known = glance.world.services.get(name)
     return {
         "name": name,

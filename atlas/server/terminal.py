@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TextIO
+from typing import Any, TextIO
 
 import click
 
 import atlas
 from atlas.directory import Directory
-from atlas.model import Author
+from atlas.model import Author, Change
 from atlas.server.rendering import Glance
 from atlas.world import World
 from smartrealm.errors import (
@@ -64,8 +64,6 @@ _BY_ERROR: Sequence[tuple[type[SmartError], int]] = (
 )
 
 _NUMBER = re.compile(r"-\d+(\.\d+)?([eE][+-]?\d+)?")
-
-_Parameters = ParamSpec("_Parameters")
 
 
 def exit_code(error: SmartError) -> int:
@@ -109,11 +107,23 @@ class Session:
     def open(self, url: str | None = None) -> Directory:
         return self._stack.enter_context(self._open(url or self.url, environ=self.environ))
 
+    def to_fill(self) -> Directory:
+        """The map that an import is to fill; in a dry run an empty one in its place, when the real one is empty."""
+        if not self.dry_run:
+            return self.directory
+        from atlas.server.rehearsal import empty
+
+        if self.open().world().position.revision > 0:
+            raise Conflict("This map is not empty: import fills a new one only.")
+        return self._stack.enter_context(empty(self._folder(), self._open, self.environ))
+
+    def _folder(self) -> str:
+        return self._stack.enter_context(tempfile.TemporaryDirectory(prefix="atlas-"))
+
     def _rehearsal(self, real: Directory) -> Directory:
         from atlas.server.rehearsal import copy_of
 
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="atlas-"))
-        return self._stack.enter_context(copy_of(real, folder, self._open, self.environ))
+        return self._stack.enter_context(copy_of(real, self._folder(), self._open, self.environ))
 
     @functools.cached_property
     def world(self) -> World:
@@ -134,7 +144,7 @@ class Session:
                 name = f"uid {os.getuid()}"
         return Author(name, self._why or why)
 
-    def glance(self, *, changes: int = 1, **which: Any) -> Glance:
+    def glance(self, *, changes: int = 1) -> Glance:
         """The world with what is known about it: overdue leases, the latest changes."""
         from atlas.server.standing import overdue_of
 
@@ -147,8 +157,15 @@ class Session:
             where=str(status.get("where") or status.get("store") or ""),
             overdue=overdue,
             held=held,
-            changes=tuple(self.directory.history(limit=changes, **which)) if changes else (),
+            changes=self._changes(changes) if changes else (),
         )
+
+    def _changes(self, limit: int) -> tuple[Change, ...]:
+        """The latest changes; none where the token may not see them."""
+        try:
+            return tuple(self.directory.history(limit=limit))
+        except Forbidden:
+            return ()
 
     def known(self, service: str) -> str:
         """The name, when the map knows it; else NotFound with the near ones."""
@@ -226,15 +243,15 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
 
-_Function = Callable[Concatenate[Session, _Parameters], None]
+_Function = Callable[..., None]
 
 
-def reads(function: _Function[_Parameters]) -> Callable[..., None]:
+def reads(function: _Function) -> Callable[..., None]:
     """A command that looks at the map: --atlas and --json."""
     return _with_session(function, [*_ALL])
 
 
-def writes(function: _Function[_Parameters]) -> Callable[..., None]:
+def writes(function: _Function) -> Callable[..., None]:
     """A command that changes the map: also --why and --dry-run."""
     return _with_session(function, [*_ALL, *_WRITING])
 
@@ -249,14 +266,14 @@ _WRITING = (
 )
 
 
-def _with_session(function: _Function[_Parameters], options: Sequence[Callable[[Any], Any]]) -> Callable[..., None]:
+def _with_session(function: _Function, options: Sequence[Callable[[Any], Any]]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(atlas_url: str | None, as_json: bool, why: str = "", dry_run: bool = False, **arguments: Any) -> None:
         context = click.get_current_context()
         common = context.find_object(Tools) or Tools()
         url = atlas_url or context.find_root().params.get("atlas_url")
         with Session(common, url=url, as_json=as_json, why=why, dry_run=dry_run) as session:
-            function(session, **arguments)  # type: ignore[call-arg]
+            function(session, **arguments)
 
     for option in reversed(options):
         run = option(run)
@@ -268,7 +285,7 @@ class AtlasGroup(click.Group):
 
     command_class = Command
 
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         arguments = list(sys.argv[1:] if args is None else args)
         code = self._run(arguments, {**extra, "standalone_mode": False})
         sys.exit(code)

@@ -103,11 +103,16 @@ def get(session: Session, scope: str | None, key: str | None) -> None:
         session.give([override_json(one) for one in found])
         return
     if not found:
-        session.note("Nothing is overridden: every setting has the value of its service." if scope is None else f"Nothing is set for {scope}.")
+        session.note(
+            "Nothing is overridden: every setting has the value of its service."
+            if scope is None
+            else f"Nothing is set for {scope}."
+        )
         return
     now = session.clock()
     rows = [
-        (one.scope, one.key, override_text(one), f"{ago(one.at, now)} by {plain(one.author or 'somebody')}") for one in found
+        (one.scope, one.key, override_text(one), f"{ago(one.at, now)} by {plain(one.author or 'somebody')}")
+        for one in found
     ]
     for line in table(("scope", "key", "value", "set"), rows):
         session.print(line)

@@ -46,7 +46,11 @@ def _target(session: Session, service: str | None, what: str | None) -> tuple[Ki
     """What is meant by the words after `history` and `rollback`: everything, a service, a setting, an instance."""
     if service is None:
         return None, None
-    if service != EVERY_SERVICE and not session.world.knows(service) and not list(changes_of(session, service, limit=1)):
+    if (
+        service != EVERY_SERVICE
+        and not session.world.knows(service)
+        and not list(changes_of(session, service, limit=1))
+    ):
         session.known(service)
     if what is None:
         return "service", service
@@ -81,13 +85,17 @@ def rollback(session: Session, revision: int, service: str | None, what: str | N
     made = session.directory.rollback(revision, by=session.author(), kind=kind, key=key)
     changes = session.directory.history(limit=1) if made > present else []
     if session.as_json:
-        session.give({"revision": made, "dry_run": session.dry_run, "change": change_json(changes[0]) if changes else None})
+        session.give(
+            {"revision": made, "dry_run": session.dry_run, "change": change_json(changes[0]) if changes else None}
+        )
         return
     if not changes:
         session.say(f"Nothing to do: it is what it was at revision {revision}.")
         return
     edits = changes[0].edits
-    session.say(f"{'Would change' if session.dry_run else 'Changed'} {count(len(edits), 'thing')} back to revision {revision}:")
+    session.say(
+        f"{'Would change' if session.dry_run else 'Changed'} {count(len(edits), 'thing')} back to revision {revision}:"
+    )
     for edit in edits:
         session.say(f"  {edit_text(edit)}")
     if session.dry_run:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import click
 
 from atlas.model import Change
+from atlas.server.findings import Finding, examine
 from atlas.server.rendering import listing, listing_json, showing, showing_json
-from atlas.server.standing import Finding, examine
 from atlas.server.terminal import Session, reads
 from atlas.server.watching import follow
 from atlas.server.wording import change_json

@@ -54,7 +54,7 @@ def import_(session: Session, file: str) -> None:
     progress = Progress(session, "imported")
     with ExitStack() as stack:
         source = sys.stdin if file == "-" else stack.enter_context(_open(file))
-        revision = session.empty_or_real().import_(progress.over(_records(source, file)))
+        revision = session.to_fill().import_(progress.over(_records(source, file)))
     progress.end()
     session.done(f"{count(progress.number, 'record')} imported", revision, records=progress.number)
 

@@ -15,7 +15,9 @@ from atlas.world import World
 from smartrealm.errors import NotFound, ValidationFailed
 
 _FORCE = click.option("--force", is_flag=True, help="Even when no enabled instance of the service is left.")
-_REASON = click.option("--reason", default="", metavar="TEXT", help="Shown beside the instance for as long as it holds.")
+_REASON = click.option(
+    "--reason", default="", metavar="TEXT", help="Shown beside the instance for as long as it holds."
+)
 _FOR = click.option("--for", "length", metavar="2h", help="How long: 90s, 15min, 2h, 7d; then it ends by itself.")
 _PLACES = click.argument("addresses", nargs=-1, required=True, metavar="HOST:PORT...")
 

@@ -1,0 +1,240 @@
+"""What `atlas doctor` says: a list of findings, each with what to do. Decided by pure functions of what was read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from atlas.model import EVERY_SERVICE
+from atlas.server.standing import overdue_of
+from atlas.server.terminal import Session
+from atlas.server.wording import count, plain, span
+from atlas.world import World
+from smartrealm.errors import Forbidden, SmartError, Unauthorized, Unavailable
+from smartrealm.names import LOCAL
+
+Level = Literal["good", "risky", "wrong"]
+
+_SLOW_SECONDS = 0.5
+_CLOCK_SECONDS = 5.0
+_FORGOTTEN_SECONDS = 7 * 86400.0
+_SOON_SECONDS = 14 * 86400.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence about the map, and what to do about it."""
+
+    level: Level
+    topic: str
+    says: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the findings are made of."""
+
+    realm: str
+    url: str
+    now: float
+    world: World
+    status: Mapping[str, Any]
+    seconds: float
+    """How long it took to be told the whole map."""
+
+
+def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> list[Finding]:
+    """Look at the map and say what is found; a map that cannot be reached is a finding too."""
+    url = session.url or session.environ.get("ATLAS_URL", "")
+    begun = timer()
+    try:
+        world = session.world
+        seconds = timer() - begun
+        status = session.directory.status()
+    except (Unauthorized, Forbidden) as error:
+        return [Finding("wrong", "token", plain(error.message), "Set ATLAS_TOKEN to one of an operator of this realm.")]
+    except Unavailable as error:
+        return [Finding("wrong", "reach", plain(error.message), "Services go on with what they know; bring it back.")]
+    except SmartError as error:
+        return [Finding("wrong", "reach", plain(error.message), "Check --atlas, ATLAS_URL and the settings.")]
+    return findings(Facts(session.realm, url, session.clock(), world, status, seconds))
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """Everything there is to say: what is wrong first."""
+    found = [finding for look in _LOOKS for finding in look(facts)]
+    order = ("wrong", "risky", "good")
+    return sorted(found, key=lambda finding: order.index(finding.level))
+
+
+def _reach(facts: Facts) -> Iterator[Finding]:
+    told = f"the whole map was read in {facts.seconds * 1000:.0f} ms, position {facts.world.position}"
+    if facts.seconds > _SLOW_SECONDS:
+        yield Finding("risky", "reach", told, "It should take a few ms: look at the network and at the store.")
+    else:
+        yield Finding("good", "reach", told)
+
+
+def _wire(facts: Facts) -> Iterator[Finding]:
+    if facts.url.startswith("http://") and not _is_loopback(facts.url):
+        yield Finding(
+            "risky",
+            "wire",
+            "tokens and settings cross the network unencrypted (http://)",
+            "Put TLS in front of Atlas and use https://.",
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    hosts = url.partition("://")[2].partition("/")[0].split(",")
+    return all(host.startswith(("127.", "localhost", "[::1]")) for host in hosts)
+
+
+def _store(facts: Facts) -> Iterator[Finding]:
+    problem = facts.status.get("server", {}).get("store_problem")
+    if problem:
+        yield Finding(
+            "wrong",
+            "store",
+            f"Atlas serves from memory: {plain(problem)}",
+            "Bring the store back: until then nothing can be changed and new instances stay unseen.",
+        )
+    for one in guarantees(facts.status):
+        told = f"{one.get('name', 'store')}: reads {one.get('reads', '?')}, changes {one.get('wait', '?')}"
+        if one.get("poll_seconds"):
+            told += f" every {one['poll_seconds']:g} s"
+        survives = str(one.get("survives", ""))
+        told += f", survives the loss of {survives}" if survives else ""
+        if facts.realm != LOCAL and survives.startswith("nothing"):
+            yield Finding("risky", "store", told, "Move to a store with replicas: atlas export | atlas import.")
+        else:
+            yield Finding("good", "store", told)
+
+
+def guarantees(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the stores behind the map promise: one, or one for the catalogue and one for presence."""
+    stores = status.get("stores") or status.get("store") or ()
+    return [stores] if isinstance(stores, Mapping) else [one for one in stores if isinstance(one, Mapping)]
+
+
+def _leases(facts: Facts) -> Iterator[Finding]:
+    late, held = overdue_of(facts.status)
+    number = len(facts.world.leases)
+    if held:
+        yield Finding(
+            "wrong",
+            "leases",
+            f"{len(late)} of {number} leases are overdue at once; none is given up, since the fault may be here",
+            "Look at the network between the hosts and Atlas, and at the store. Services go on.",
+        )
+    elif late:
+        named = ", ".join(f"{plain(name)} ({span(seconds)})" for name, seconds in sorted(late.items())[:5])
+        yield Finding(
+            "wrong",
+            "leases",
+            f"{count(len(late), 'lease')} overdue: {named}",
+            "Is the host up? Its instances leave the map by themselves; atlas show SERVICE.",
+        )
+    else:
+        yield Finding("good", "leases", f"{count(number, 'lease')}, none overdue")
+
+
+def _services(facts: Facts) -> Iterator[Finding]:
+    world = facts.world
+    for name in sorted(world.instances):
+        places = world.places(name, facts.now)
+        if not any(place.takes_calls for place in places):
+            yield Finding(
+                "wrong",
+                "services",
+                f"{name} takes no calls: {count(len(places), 'instance')}, none enabled",
+                f"atlas show {name}; atlas enable {name} HOST:PORT",
+            )
+    stray = sorted(set(world.instances) - set(world.services))
+    if stray:
+        yield Finding(
+            "risky", "services", f"run without being registered: {', '.join(stray[:8])}", "atlas service add NAME"
+        )
+    lost = sorted({one.scope for one in world.overrides.values()} - set(world.services) - {EVERY_SERVICE})
+    if lost:
+        yield Finding(
+            "risky",
+            "settings",
+            f"overrides for services that are not registered: {', '.join(lost[:8])}",
+            "A wrong name? atlas get SCOPE; atlas unset SCOPE KEY",
+        )
+
+
+def _rulings(facts: Facts) -> Iterator[Finding]:
+    for key, ruling in sorted(facts.world.rulings.items()):
+        old = ruling.at and facts.now - ruling.at > _FORGOTTEN_SECONDS
+        if ruling.state != "enabled" and ruling.expires_at is None and old:
+            place = key.replace("/", " ", 1)
+            yield Finding(
+                "risky",
+                "forgotten",
+                f"{place} is {ruling.state} since {span(facts.now - ruling.at)}, for ever",
+                f"atlas enable {place}; next time with --for 2h",
+            )
+
+
+def _tokens(facts: Facts) -> Iterator[Finding]:
+    tokens = facts.world.tokens.values()
+    if facts.realm != LOCAL and not tokens and "server" not in facts.status:
+        yield Finding(
+            "risky", "tokens", "there is no token: atlas serve does not start", "atlas token create operator YOUR-NAME"
+        )
+    for token in sorted(tokens, key=lambda token: token.id):
+        if token.expires_at is not None and token.expires_at <= facts.now:
+            yield Finding(
+                "risky",
+                "tokens",
+                f"token {token.id} of {plain(token.subject)} has expired",
+                f"atlas token revoke {token.id}",
+            )
+        elif token.expires_at is not None and token.expires_at - facts.now < _SOON_SECONDS:
+            left = span(token.expires_at - facts.now)
+            yield Finding(
+                "risky",
+                "tokens",
+                f"token {token.id} of {plain(token.subject)} expires in {left}",
+                f"atlas token create {token.role} {plain(token.subject)}, then hand it over",
+            )
+
+
+def _open(facts: Facts) -> Iterator[Finding]:
+    if facts.status.get("server", {}).get("open"):
+        yield Finding("good", "open", "nobody is asked for a token: the local realm on a loopback address")
+
+
+def _clock(facts: Facts) -> Iterator[Finding]:
+    heard = [float(lease.get("renewed_at") or 0.0) for lease in facts.status.get("leases", ())]
+    times = [
+        *heard,
+        *(one.at for one in facts.world.rulings.values()),
+        *(one.at for one in facts.world.overrides.values()),
+    ]
+    ahead = max(times, default=0.0) - facts.now
+    if ahead > _CLOCK_SECONDS:
+        yield Finding(
+            "risky",
+            "clock",
+            f"something was written {span(ahead)} in the future of this machine",
+            "Set the clocks (NTP). Leases do not depend on them; times in the history and --for do.",
+        )
+
+
+_LOOKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    _reach,
+    _wire,
+    _store,
+    _leases,
+    _services,
+    _rulings,
+    _tokens,
+    _open,
+    _clock,
+)
