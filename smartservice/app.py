@@ -16,6 +16,7 @@ from flask import Flask, request
 
 import smartconfig
 from healthcheck import Engine
+from smartclient import runtime
 from smartrealm import NotConfigured, Realm, ServiceName, on_fork
 from smartrealm.redaction import Redactor
 from smartservice import errors, health, inbound, logs, openapi
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from flask import Response
     from flask.ctx import RequestContext
 
+    from smartclient import Session
+    from smartclient.runtime import Mesh
     from smartservice.api import SmartApi
     from smartservice.atlas import Atlas
     from smartservice.db import Database
@@ -58,6 +61,7 @@ def create_app(
     """
     loaded = load_settings(config, source=source, environ=environ, overrides=overrides)
     app = SmartService(loaded, import_name=config if isinstance(config, str) else config.__name__)
+    runtime.use(app.mesh)
     logs.install(app)
     app.before_request(inbound.refuse_expired)
     errors.install(app, report=app.report)
@@ -126,6 +130,20 @@ class SmartService(Flask):
                 "store. Only in the local realm, outside of tests, there is one by itself."
             )
         return self._atlas
+
+    @property
+    def client(self) -> Session:
+        """`requests` that knows the services of the realm: `app.client.get("service://identity/teams")`.
+
+        It shares its cookies and connections with every request of this process. The verbs of the module,
+        `smartclient.get(...)`, go through the same mesh.
+        """
+        return self._part("client", _make_client)
+
+    @property
+    def mesh(self) -> Mesh:
+        """What the calls of this process share: instances, breakers, budget, connections."""
+        return self._part("mesh", _make_mesh)
 
     @property
     def has_atlas(self) -> bool:
@@ -310,6 +328,18 @@ def _make_api(app: SmartService) -> SmartApi:
     from smartservice.api import SmartApi
 
     return SmartApi(app)
+
+
+def _make_mesh(app: SmartService) -> Mesh:
+    from smartservice.client import open_mesh
+
+    return open_mesh(app)
+
+
+def _make_client(app: SmartService) -> Session:
+    from smartservice.client import open_client
+
+    return open_client(app)
 
 
 def _make_metrics(app: SmartService) -> Metrics | None:

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, Engine, MetaData, QueuePool, exc, inspect
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from smartrealm import NotConfigured, SmartError, redact_text
-from smartrealm.errors import Overloaded, Unavailable
-from smartservice import engines
+from smartrealm.errors import DeadlineExceeded, Overloaded, Unavailable
+from smartservice import deadlines, engines
 from smartservice.moving import Moving, Settings
 
 __all__ = ["Base", "Database", "PoolStatus", "open_database", "translate"]
@@ -149,7 +149,7 @@ class Database:
     def ping(self, timeout: float = 2.0) -> None:
         """Prove with one cheap query that the database answers. Raises Unavailable or Overloaded when it does not.
 
-        `timeout` bounds the query on PostgreSQL; waiting for a connection is bounded by DATABASE_POOL_TIMEOUT and
+        `timeout`, and the caller's deadline, bound the query on PostgreSQL; waiting for a connection is bounded by DATABASE_POOL_TIMEOUT and
         DATABASE_CONNECT_TIMEOUT.
         """
         try:
@@ -193,10 +193,13 @@ class Database:
 def translate(error: BaseException) -> SmartError | None:
     """What an error of SQLAlchemy means to the caller of the service; None when it is a fault of the program.
 
-    Every connection in use, or SQLite locked for too long: Overloaded. No connection, or a broken one: Unavailable.
+    Every connection in use, or SQLite locked for too long: Overloaded. No connection, or a broken one: Unavailable. Any
+    of these, or a statement that was ended, when the caller's time is used up: DeadlineExceeded.
     """
     translated: SmartError | None = None
-    if isinstance(error, exc.TimeoutError):
+    if isinstance(error, exc.SQLAlchemyError) and _is_late(error):
+        translated = DeadlineExceeded(_sentence("The caller's deadline passed while the database worked", error))
+    elif isinstance(error, exc.TimeoutError):
         translated = Overloaded(
             "Every connection of the database pool is in use: see DATABASE_POOL_SIZE, DATABASE_POOL_OVERFLOW and "
             "DATABASE_POOL_TIMEOUT, and requests that hold a session for long.",
@@ -232,6 +235,17 @@ def _is_locked(error: exc.DBAPIError) -> bool:
     return (getattr(error.orig, "sqlite_errorcode", 0) & 0xFF) in (5, 6)
 
 
+def _is_late(error: exc.SQLAlchemyError) -> bool:
+    """Whether time was what was missing, and it was the caller's: QUERY_CANCELED, SQLITE_INTERRUPT, and waits in vain."""
+    if not deadlines.is_passed():
+        return False
+    if isinstance(error, exc.DBAPIError):
+        ended = getattr(error.orig, "sqlstate", None) == "57014"
+        ended = ended or (getattr(error.orig, "sqlite_errorcode", 0) & 0xFF) == 9
+        return ended or _is_locked(error) or _is_disconnected(error)
+    return isinstance(error, exc.TimeoutError)
+
+
 def _sentence(what: str, error: exc.SQLAlchemyError) -> str:
     orig = error.orig if isinstance(error, exc.DBAPIError) else error
     return f"{what}: {redact_text(str(orig)).strip()}"
@@ -239,6 +253,8 @@ def _sentence(what: str, error: exc.SQLAlchemyError) -> str:
 
 def _select_one(engine: Engine, timeout: float | None = None) -> None:
     """One query on a pooled connection; waits for no writer."""
+    left = deadlines.seconds_left()
+    timeout = timeout if timeout is None or left is None else min(timeout, left)
     with engine.connect().execution_options(**engines.READ_ONLY) as connection:
         if timeout is not None and engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(timeout * 1000))}")

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from smartrealm import ConfigurationError, NotConfigured, redact_text
+from smartservice.limits import DeadlinePool, hold_to_deadlines
 
 log = logging.getLogger("smartservice")
 
@@ -41,6 +42,7 @@ def make_engine(snapshot: Mapping[str, Any], service: str) -> Engine:
         options["connect_args"] = _postgres_arguments(url, snapshot, service)
     engine = _create(url, pool_pre_ping=True, **options)
     event.listen(engine, "handle_error", _without_detail)
+    hold_to_deadlines(engine, usual_seconds=max(0.0, snapshot["DATABASE_STATEMENT_TIMEOUT"]))
     return engine
 
 
@@ -110,6 +112,7 @@ def _create(url: URL, **options: Any) -> Engine:
 
 def _pool_options(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "poolclass": DeadlinePool,
         "pool_size": snapshot["DATABASE_POOL_SIZE"],
         "max_overflow": snapshot["DATABASE_POOL_OVERFLOW"],
         "pool_timeout": snapshot["DATABASE_POOL_TIMEOUT"],
@@ -155,6 +158,7 @@ def _sqlite(url: URL, snapshot: Mapping[str, Any]) -> Engine:
         engine = _create(_with_directory(url), connect_args=arguments, **_pool_options(snapshot))
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
+    hold_to_deadlines(engine, usual_seconds=SQLITE_BUSY_SECONDS)
     return engine
 
 

@@ -96,6 +96,7 @@ def _show_metrics(app: SmartService) -> Response:
 
 def make_metrics(app: SmartService) -> Metrics:
     """The metrics of one app with the gauges of its parts: in flight, health, config version, pools."""
+    from smartservice.client import declare_metrics
     from smartservice.metrics import Metrics
 
     metrics = Metrics(app.service, realm=app.realm, release=app.config["RELEASE"])
@@ -119,6 +120,7 @@ def make_metrics(app: SmartService) -> Metrics:
         "smartservice_database_connections_in_use", "Database connections in use.", lambda: _pool(app, "in_use")
     )
     metrics.gauge("smartservice_database_connections_limit", "The most there can be.", lambda: _pool(app, "limit"))
+    declare_metrics(app, metrics)
     return metrics
 
 

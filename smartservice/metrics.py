@@ -55,6 +55,7 @@ class Metrics:
         self._info = {name: str(value) for name, value in info.items() if value}
         self._directory = directory
         self._gauges: list[Gauge] = []
+        self._counters: dict[str, str] = {}
         self._registry: CollectorRegistry | None = None
         self._own_cells: Cells | None = None
         self._begin_anew()
@@ -79,6 +80,23 @@ class Metrics:
         One that raises is left out and logged.
         """
         self._gauges.append(Gauge(name, help, read, over_workers))
+
+    def counter(self, name: str, help: str) -> None:
+        """Declare a number that only grows, counted by `count`; a scrape shows it as `<name>_total`."""
+        self._counters[name] = help
+
+    def count(self, name: str, labels: Labels = (), by: float = 1.0) -> None:
+        """Add to a declared counter. Labels must be of few values: each set of them is kept for ever."""
+        key = (name, labels)
+        numbers = self._counted.get(key)
+        if numbers is None:
+            written = ("counter", name, *(part for label in labels for part in label))
+            with self._making:
+                numbers = self._counted.get(key)
+                if numbers is None:
+                    numbers = self._counted[key] = self._cells().new(written, 1)
+        with self._lock:
+            numbers[0] += by
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -158,6 +176,7 @@ class Metrics:
 
     def _begin_anew(self) -> None:
         self._known: dict[tuple[str | None, str, int], Numbers] = {}
+        self._counted: dict[tuple[str, Labels], Numbers] = {}
         self._written: dict[tuple[str, ...], Numbers] = {}
         self._published: dict[tuple[str, ...], Numbers] = {}
         self._own_cells = None
@@ -188,6 +207,12 @@ class Metrics:
         for labels, values in durations.items():
             histogram.add_metric(labels, _buckets(values), values[_SUM])
         yield histogram
+        for name, help in self._counters.items():
+            counted = CounterMetricFamily(name, help)
+            for key, values in totals.items():
+                if key[:2] == ("counter", name):
+                    counted.add_sample(f"{name}_total", dict(zip(key[2::2], key[3::2], strict=True)), values[0])
+            yield counted
         for gauge in self._gauges:
             family = GaugeMetricFamily(gauge.name, gauge.help)
             for key, values in totals.items():
