@@ -7,7 +7,4 @@ import sys
 from certifi import where as where
 from requests import certs
 
-if __name__ == "__main__":
-    print(where())
-else:
-    sys.modules[__name__] = certs
+sys.modules[__name__] = certs
