@@ -14,6 +14,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ import atlas
 from atlas.directory import Directory
 from atlas.opening import open_store
 from atlas.stores.store import Store
-from tests.store_servers import SharedServers
+from tests.store_servers import SERVERS, SharedServers
 
 Backend = Callable[[Path], AbstractContextManager[str]]
 
@@ -56,10 +57,10 @@ shared = SharedServers()
 
 STORES: dict[str, Backend] = {
     "sqlite": sqlite,
-    **{scheme: server(scheme) for scheme in ("etcd", "zookeeper", "dynamodb")},
+    **{scheme: server(scheme) for scheme in SERVERS},
 }
 JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice}
-DIRECTORIES: dict[str, Backend] = {}
+DIRECTORIES: dict[str, Backend] = {"http": partial(served_sqlite, keys=KEYS)}
 
 
 @pytest.fixture(scope="session", autouse=True)
