@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from flask import Response, current_app, request
 from flask_restful import Resource
@@ -30,6 +30,7 @@ from atlas.server.models import (
 )
 from atlas.world import Place, Position
 from smartrealm.errors import BadRequest, NotFound, Unavailable, ValidationFailed
+from smartservice import SmartService
 from smartservice.api import SmartApi
 from smartservice.validation import validated
 
@@ -289,6 +290,7 @@ class Status(_Resource):
             "store_heard_seconds_ago": follower.age_seconds,
             "readers_waiting": follower.waiting,
             "draining": follower.draining,
+            "realm": str(cast(SmartService, current_app).realm),
         }
         try:
             return {**self.book.status(), "server": server}

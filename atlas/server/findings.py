@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from atlas.model import EVERY_SERVICE
-from atlas.server.standing import overdue_of
+from atlas.server import standing
 from atlas.server.terminal import Session
 from atlas.server.wording import count, plain, span
 from atlas.world import World
@@ -44,6 +44,7 @@ class Facts:
     status: Mapping[str, Any]
     seconds: float
     """How long it took to be told the whole map."""
+    has_token: bool = False
 
 
 def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> list[Finding]:
@@ -60,7 +61,8 @@ def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> li
         return [Finding("wrong", "reach", plain(error.message), "Services go on with what they know; bring it back.")]
     except SmartError as error:
         return [Finding("wrong", "reach", plain(error.message), "Check --atlas, ATLAS_URL and the settings.")]
-    return findings(Facts(session.realm, url, session.clock(), world, status, seconds))
+    has_token = bool(session.environ.get("ATLAS_TOKEN"))
+    return findings(Facts(session.realm, url, session.clock(), world, status, seconds, has_token))
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -102,26 +104,19 @@ def _store(facts: Facts) -> Iterator[Finding]:
             f"Atlas serves from memory: {plain(problem)}",
             "Bring the store back: until then nothing can be changed and new instances stay unseen.",
         )
-    for one in guarantees(facts.status):
+    for one in standing.stores(facts.status):
         told = f"{one.get('name', 'store')}: reads {one.get('reads', '?')}, changes {one.get('wait', '?')}"
         if one.get("poll_seconds"):
             told += f" every {one['poll_seconds']:g} s"
-        survives = str(one.get("survives", ""))
-        told += f", survives the loss of {survives}" if survives else ""
-        if facts.realm != LOCAL and survives.startswith("nothing"):
-            yield Finding("risky", "store", told, "Move to a store with replicas: atlas export | atlas import.")
+        told += f"; survives {one['survives']}" if one.get("survives") else ""
+        if facts.realm != LOCAL and one.get("name") == "sqlite":
+            yield Finding("risky", "store", told, "One file on one host: atlas export, atlas import to a store with replicas.")
         else:
             yield Finding("good", "store", told)
 
 
-def guarantees(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What the stores behind the map promise: one, or one for the catalogue and one for presence."""
-    stores = status.get("stores") or status.get("store") or ()
-    return [stores] if isinstance(stores, Mapping) else [one for one in stores if isinstance(one, Mapping)]
-
-
 def _leases(facts: Facts) -> Iterator[Finding]:
-    late, held = overdue_of(facts.status)
+    late, held = standing.overdue_of(facts.status, facts.now), standing.is_held(facts.status)
     number = len(facts.world.leases)
     if held:
         yield Finding(
@@ -206,8 +201,19 @@ def _tokens(facts: Facts) -> Iterator[Finding]:
 
 
 def _open(facts: Facts) -> Iterator[Finding]:
-    if facts.status.get("server", {}).get("open"):
+    if "server" in facts.status and not facts.has_token:
         yield Finding("good", "open", "nobody is asked for a token: the local realm on a loopback address")
+
+
+def _secrets(facts: Facts) -> Iterator[Finding]:
+    number = facts.status.get("secrets", 0)
+    if number and not facts.status.get("can_open_secrets"):
+        yield Finding(
+            "wrong",
+            "secrets",
+            f"{count(number, 'secret')} cannot be opened here: there is no key",
+            "Set ATLAS_KEYS to what the servers have; services get no secrets from whoever lacks it.",
+        )
 
 
 def _clock(facts: Facts) -> Iterator[Finding]:
@@ -236,5 +242,6 @@ _LOOKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _rulings,
     _tokens,
     _open,
+    _secrets,
     _clock,
 )

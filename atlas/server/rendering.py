@@ -243,13 +243,13 @@ def _overrides(overrides: Iterable[Override], now: float) -> list[str]:
             "every service" if override.scope == EVERY_SERVICE else "this service",
             f"{ago(override.at, now)} by {plain(override.author or 'somebody')}" if override.at else "",
         )
-        for override in overrides
+        for override in sorted(overrides, key=lambda override: (override.key, override.scope))
     ]
     return table(("override", "value", "for", "set"), rows)
 
 
 def override_text(override: Override) -> str:
-    return HIDDEN if override.secret else value_text(override.value)
+    return HIDDEN if override.secret else "(not shown)" if override.hidden else value_text(override.value)
 
 
 def override_json(override: Override, *, open_secrets: bool = False) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Errors end in one sentence on stderr and a documented exit code.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import getpass
 import json
@@ -146,17 +147,16 @@ class Session:
 
     def glance(self, *, changes: int = 1) -> Glance:
         """The world with what is known about it: overdue leases, the latest changes."""
-        from atlas.server.standing import overdue_of
+        from atlas.server import standing
 
-        status = self.directory.status()
-        overdue, held = overdue_of(status)
+        status, now = self.directory.status(), self.clock()
         return Glance(
             self.world,
             realm=self.realm,
-            now=self.clock(),
-            where=str(status.get("where") or status.get("store") or ""),
-            overdue=overdue,
-            held=held,
+            now=now,
+            where=standing.where(status),
+            overdue=standing.overdue_of(status, now),
+            held=standing.is_held(status),
             changes=self._changes(changes) if changes else (),
         )
 
@@ -290,6 +290,16 @@ class AtlasGroup(click.Group):
         code = self._run(arguments, {**extra, "standalone_mode": False})
         sys.exit(code)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
+            meant = f"; did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"there is no command {name!r}{meant}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -307,7 +317,7 @@ class AtlasGroup(click.Group):
             return _told(error.message, exit_code(error), as_json, error.code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "atlas"
-            text = " ".join(error.format_message().split()).rstrip(".")
+            text = " ".join(error.format_message().split()).rstrip(".?")
             return _told(f"{text}; see {path} --help.", 2, as_json, "wrong-use")
         except click.ClickException as error:
             return _told(error.format_message(), 2, as_json, "wrong-use")

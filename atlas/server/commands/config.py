@@ -11,7 +11,7 @@ from atlas.model import EVERY_SERVICE, Override
 from atlas.server.rendering import override_json, override_text
 from atlas.server.terminal import Command, Session, reads, writes
 from atlas.server.wording import ago, kind_of, parse_value, plain, table, value_and_kind
-from smartrealm.errors import Forbidden, NotFound
+from smartrealm.errors import Conflict, Forbidden, NotFound
 
 
 @click.command("set", cls=Command, short_help="Override a setting.")
@@ -33,10 +33,12 @@ def set_(session: Session, scope: str, key: str, value: str | None, secret: bool
         raise click.UsageError("a secret is not written on a command line, which others can see: leave VALUE away.")
     if value is None and not secret:
         raise click.UsageError(f"what shall {plain(key)} be? atlas set {plain(scope)} {plain(key)} VALUE, or --secret.")
-    given = _ask_secret(key) if secret else str(value)
     _check_scope(session, scope)
-    understood = given if as_text or secret else parse_value(given)
+    given = _ask_secret(key) if secret else str(value)
     before = session.world.overrides.get(f"{scope}/{key}")
+    if before is not None and before.secret and not secret:
+        raise Conflict(f"{plain(key)} of {plain(scope)} is a secret and stays one: use --secret, or unset it first.")
+    understood = given if as_text or secret else parse_value(given)
     revision = session.directory.set_override(scope, key, understood, by=session.author(), secret=secret)
     shown = f"(secret, {kind_of(understood)})" if secret else value_and_kind(understood)
     was = f", was {override_text(before)}" if before else ""

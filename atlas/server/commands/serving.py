@@ -9,10 +9,10 @@ from atlas.server.terminal import Tools
 
 @click.command("serve", short_help="Serve the map over HTTP.")
 @click.option("--atlas", "atlas_url", metavar="URL", help="The store; else ATLAS_URL, else the local realm's file.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=7070, show_default=True, type=click.IntRange(1, 65535), help="Where to listen.")
+@click.option("--host", help="Where to listen; else HOST, else 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where to listen; else PORT, else 7070.")
 @click.pass_context
-def serve(context: click.Context, atlas_url: str | None, host: str, port: int) -> None:
+def serve(context: click.Context, atlas_url: str | None, host: str | None, port: int | None) -> None:
     """Serve the map of a store over HTTP, with a page at /, until it is told to stop.
 
     Any number of replicas may serve one store. Outside of the local realm every request needs a token; without tokens

@@ -151,7 +151,8 @@ function rulingParts(ruling) {
 
 function shown(override) {
   if (!override) return "unset";
-  return override.secret || override.hidden ? "(secret)" : cut(JSON.stringify(override.value === undefined ? null : override.value));
+  if (override.secret || override.hidden) return override.secret ? "(secret)" : "(not shown)";
+  return cut(JSON.stringify(override.value === undefined ? null : override.value));
 }
 
 function cut(text) {
@@ -327,10 +328,10 @@ function renderTrouble() {
     for (const instance of inner.values()) carried.set(instance.lease, (carried.get(instance.lease) || 0) + 1);
   }
   for (const [id, lease] of late) {
-    const seconds = typeof lease.silent_seconds === "number" ? `: no sign of life for ${span(lease.silent_seconds)}` : "";
-    told.push(["wrong", [`Lease ${id} is overdue${seconds}. It carries ${plural(carried.get(id) || 0, "instance")}.`]]);
+    const last = lease.renewed_at ? [", last sign of life ", ago(lease.renewed_at)] : [];
+    told.push(["wrong", [`Lease ${id} is overdue`, ...last, `. It carries ${plural(carried.get(id) || 0, "instance")}.`]]);
   }
-  if (status.held) {
+  if (status.held_back) {
     told.push(["wrong", ["More than half of all leases are overdue at once: nothing is given up, since the fault may be here."]]);
   }
   for (const row of rows.values()) {
@@ -512,7 +513,7 @@ function enter(why) {
 async function lookAround() {
   try {
     status = (await ask("v1/status", 10)) || {};
-    const realm = status.realm || "";
+    const realm = (status.server && status.server.realm) || "";
     find("realm").textContent = realm;
     document.title = realm ? `Atlas: ${realm}` : "Atlas";
   } catch {
@@ -527,7 +528,7 @@ async function lookAround() {
     renderChanges(history.changes || []);
     shownRevision = revision;
   } catch {
-    find("change-list").replaceChildren(make("li", { class: "quiet" }, "The history cannot be shown."));
+    find("change-list").replaceChildren(make("li", { class: "quiet" }, "The recent changes need the token of an operator."));
   }
 }
 
