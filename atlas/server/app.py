@@ -20,6 +20,7 @@ from smartservice import SmartService, create_app
 FIRST_TOKEN = "atlas --atlas STORE-URL token create operator YOUR-NAME"
 """How the first token is made: straight on the store, since nobody has one to ask a server with."""
 
+_FIRST_WORLD_SECONDS = 0.5
 NO_MAP_ABOVE: Mapping[str, Any] = {"ATLAS_URL": ""}
 """An Atlas does not take its own settings from an Atlas, nor register there."""
 
@@ -41,7 +42,7 @@ def make_app(
     app.after_request(_ask_for_token)
     api.install(app.api, follower)
     pages.install(app)
-    app.health.add("store", lambda: _store_health(follower), interval=1.0, dependency=True)
+    app.health.add("store", lambda: store_health(follower), interval=1.0, dependency=True)
     _add_metrics(app, follower)
     app.lifecycle.on_close(follower.close)
     return app
@@ -97,9 +98,11 @@ def _ask_for_token(response: Response) -> Response:
     return response
 
 
-def _store_health(follower: Follower) -> Result:
+def store_health(follower: Follower) -> Result:
     """Reads what the follower knows; also what begins to follow, before the first request."""
     follower.start()
+    if follower.world is None:
+        follower.wait_for_first(_FIRST_WORLD_SECONDS)
     if follower.world is None:
         return Result("fail", follower.problem or "the map has not been read yet")
     if follower.problem is not None:

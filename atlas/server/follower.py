@@ -25,6 +25,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 LONGEST_RING = 1000
 """Changes kept for readers who come back; one who missed more takes the complete world."""
 
+MOST_LOOKS, LOOKS_PER_SECOND = 50.0, 10.0
+"""How often a token that is not known makes a worker ask the store: at once, and in the long run."""
+
 
 class Backend(Directory, Protocol):
     """What the server needs of the Book besides the interface that everybody has."""
@@ -81,7 +84,8 @@ class Follower:
         self._spread = spread
         self._ring: deque[Delta] = deque(maxlen=LONGEST_RING)
         self._heard_at: float | None = None
-        self._looked_at = 0.0
+        self._looked_at = clock()
+        self._looks = MOST_LOOKS
         self._threads: list[threading.Thread] = []
         self._begin_anew()
         on_fork(self, Follower._begin_anew)
@@ -125,11 +129,15 @@ class Follower:
         """The world in memory. Raises Unavailable when there is none yet."""
         self.start()
         if self.world is None:
-            with self._news:
-                self._news.wait_for(lambda: self.world is not None, self.pace.first_world)
+            self.wait_for_first(self.pace.first_world)
         if self.world is None:
             raise Unavailable(f"The map has not been read yet: {self.problem or 'the store has not answered'}", 2)
         return self.world
+
+    def wait_for_first(self, seconds: float) -> None:
+        """Wait until there is a world in memory."""
+        with self._news:
+            self._news.wait_for(lambda: self.world is not None, seconds)
 
     def fresh(self) -> World:
         """The world of this moment, asked of the store; the one in memory while the store is away."""
@@ -145,11 +153,13 @@ class Follower:
             return self.world
 
     def look_again(self) -> World:
-        """Like `fresh`, but at most ten times a second; for questions that strangers may ask as often as they like."""
+        """Like `fresh`, but ten times a second in the long run; for questions that strangers may ask as often as they like."""
         now = self._clock()
-        if now - self._looked_at < 0.1:
-            return self.known()
+        self._looks = min(MOST_LOOKS, self._looks + (now - self._looked_at) * LOOKS_PER_SECOND)
         self._looked_at = now
+        if self._looks < 1:
+            return self.known()
+        self._looks -= 1
         return self.fresh()
 
     def complete(self, audience: Audience) -> Prepared:
@@ -161,7 +171,8 @@ class Follower:
 
         A position that cannot be continued from gets the complete world. Raises Overloaded when too many wait already.
         """
-        self.known()
+        if since.epoch != self.known().position.epoch:  # or this worker is the one that has not heard yet
+            return self._answers.complete(self.fresh(), audience)
         begun = self._clock()
         end = begun + seconds
         with self._news:

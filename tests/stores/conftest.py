@@ -23,6 +23,7 @@ import atlas
 from atlas.directory import Directory
 from atlas.opening import open_store
 from atlas.stores.store import Store
+from tests.atlas_server import served_sqlite
 from tests.store_servers import SERVERS, SharedServers
 
 Backend = Callable[[Path], AbstractContextManager[str]]

@@ -1,0 +1,84 @@
+"""A real `atlas serve` as a child of a test: gunicorn over a store, on a free port, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.processes import Child, free_port
+
+ROOT = Path(__file__).parents[1]
+SERVE = "import sys; from atlas.server.serving import run; run(sys.argv[1], '127.0.0.1', int(sys.argv[2]))"
+
+
+class ServedAtlas:
+    """One replica over a store. `url` is what `atlas.open` takes; `stop`, `kill` and `start` may be called in turn."""
+
+    def __init__(self, folder: Path, store: str, *, port: int | None = None, **settings: object) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._store = store
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROMETHEUS", "ATLAS"))}
+        self._environ = {
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            "STATE_DIR": str(folder / "state"),
+            "WORKERS": "2",
+            "DRAIN_SECONDS": "0",
+            **{name: str(value) for name, value in settings.items()},
+        }
+        self.child: Child | None = None
+
+    def start(self, *, wait: bool = True) -> ServedAtlas:
+        """Start it and wait until it is ready."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", SERVE, self._store, str(self.port)]
+        log = self._folder / f"atlas-{self.port}.log"
+        self.child = Child(command, output=log, env=self._environ, cwd=self._folder)
+        if wait:
+            self.child.wait_ready(lambda: self.status("/healthcheck/ready") == 200)
+        return self
+
+    def status(self, path: str) -> int:
+        """The status of a GET; 0 when there was no answer."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def stop(self) -> int:
+        """End it as a deployment does."""
+        assert self.child is not None
+        return self.child.stop(30)
+
+    def kill(self) -> None:
+        """End it and its workers without a word."""
+        assert self.child is not None
+        self.child.stop(0)
+
+    def text(self) -> str:
+        """What it has written."""
+        return "" if self.child is None else self.child.text()
+
+    def __enter__(self) -> ServedAtlas:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        if self.child is not None:
+            self.child.stop(5)
+
+
+@contextlib.contextmanager
+def served_sqlite(folder: Path, *, keys: str = "") -> Iterator[str]:
+    """The URL of a fresh, empty map behind an `atlas serve` over one SQLite file."""
+    with ServedAtlas(folder, f"sqlite:///{folder / 'realm.db'}", ATLAS_KEYS=keys) as served:
+        yield served.url
