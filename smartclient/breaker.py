@@ -60,7 +60,7 @@ class Breaker:
         if self.state == "closed":
             return "pass"
         with self._lock:
-            if self.state == "closed":
+            if self._is_closed():  # by now
                 return "pass"
             if now < self._until or (self._probe_until is not None and now < self._probe_until):
                 return None
@@ -96,9 +96,17 @@ class Breaker:
             with self._lock:
                 self._probe_until = None
 
+    def begin_anew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock, and the probe is the parent's."""
+        self._lock = threading.Lock()
+        self._probe_until = None
+
     def seconds_left(self, now: float) -> float:
         """Until the next probe; 0 when calls pass."""
         return 0.0 if self.state == "closed" else max(0.0, self._until - now)
+
+    def _is_closed(self) -> bool:
+        return self.state == "closed"
 
     def _judge_probe(self, failed: bool, now: float) -> State:
         self._probe_until = None

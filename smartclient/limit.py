@@ -52,3 +52,8 @@ class Limit:
         elif self.under_way * 2 >= self._value and self._value < MOST:
             with self._lock:
                 self._value += 1 / self._value
+
+    def begin_anew(self) -> None:
+        """In a forked child: the calls under way are the parent's."""
+        self._lock = threading.RLock()
+        self.under_way = 0

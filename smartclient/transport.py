@@ -14,8 +14,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import requests.exceptions
 import urllib3
@@ -29,7 +28,7 @@ from smartrealm import on_fork
 if TYPE_CHECKING:
     from requests import PreparedRequest
 
-__all__ = ["Answer", "CookieJar", "Failed", "Lease", "Pools", "exchange"]
+__all__ = ["Answer", "Failed", "Lease", "Pools", "exchange"]
 
 _PLAIN_CONNECTION = urllib3.connection.HTTPConnection
 _ONE_WRITE = 64 * 1024
@@ -212,10 +211,10 @@ class _Head(http.client.HTTPResponse):
     pairs: list[tuple[str, str]]
 
     def begin(self) -> None:
-        version, status, reason = self._read_status()
+        version, status, reason = self._read_status()  # type: ignore[attr-defined]
         while 100 <= status < 200 and status != 101:
             _read_pairs(self.fp)
-            version, status, reason = self._read_status()
+            version, status, reason = self._read_status()  # type: ignore[attr-defined]
         self.code = self.status = status
         self.reason = reason.strip()
         self.version = 10 if version.startswith("HTTP/1.0") else 11
@@ -230,7 +229,7 @@ class _Head(http.client.HTTPResponse):
         connection = named.get("connection", "").lower()
         self.will_close = "close" in connection if self.version == 11 else "keep-alive" not in connection
         self.length = None if self.chunked else _length(named.get("content-length"))
-        if status in (204, 304) or self._method == "HEAD":
+        if status in (204, 304) or self._method == "HEAD":  # type: ignore[attr-defined]
             self.length = 0
         if self.length is None and not self.chunked:
             self.will_close = True
@@ -300,9 +299,9 @@ def _connect(address: tuple[str, int], until: float) -> Wire:
     raise Failed("connect-timeout" if isinstance(failure, TimeoutError) else "refused", failure, sent=False)
 
 
-def head_of(method: str, path: str, headers: Mapping[str, Any]) -> bytes:
+def head_of(method: str, path: str, host: str, headers: Mapping[str, Any]) -> bytes:
     """The first lines of a request. Raises InvalidHeader for what would break out of its line."""
-    lines = [f"{method} {path} HTTP/1.1"]
+    lines = [f"{method} {path} HTTP/1.1"] if "Host" in headers else [f"{method} {path} HTTP/1.1", f"Host: {host}"]
     for name, value in headers.items():
         text = value if type(value) is str else value.decode("latin-1") if isinstance(value, bytes) else str(value)
         lines.append(f"{name}: {text}")
@@ -325,6 +324,7 @@ def exchange(
     path: str,
     lease: Lease,
     *,
+    host: str,
     connect_until: float,
     answer_until: float,
     body_until: float,
@@ -336,8 +336,8 @@ def exchange(
     """
     try:
         if urllib3.connection.HTTPConnection is not _PLAIN_CONNECTION:  # a recorder such as vcrpy stands in
-            return _through_urllib3(address, request, path, lease, connect_until, answer_until)
-        head = head_of(request.method or "GET", path, request.headers)
+            return _through_urllib3(address, request, path, lease, host, connect_until, answer_until)
+        head = head_of(request.method or "GET", path, host, request.headers)
         wire = pools.take(address, idle_seconds=IDLE_SECONDS_ONCE if once else IDLE_SECONDS)
         if wire is None:
             wire = _connect(address, min(connect_until, answer_until))
@@ -374,7 +374,7 @@ def _send_and_read(sock: _TimedSocket, wire: Wire, head: bytes, request: Prepare
     wire.keep = not read.will_close and broken is None
     return Answer(
         body=read,
-        headers=read.pairs,
+        headers=read.pairs,  # type: ignore[arg-type]
         status=read.status,
         version=read.version,
         version_string="HTTP/1.1" if read.version == 11 else "HTTP/1.0",
@@ -382,8 +382,8 @@ def _send_and_read(sock: _TimedSocket, wire: Wire, head: bytes, request: Prepare
         preload_content=False,
         decode_content=False,
         original_response=read,
-        pool=lease,
-        connection=wire,
+        pool=lease,  # type: ignore[arg-type]
+        connection=wire,  # type: ignore[arg-type]
         request_method=method,
         sock_shutdown=sock.shutdown,
     )
@@ -423,9 +423,10 @@ def _through_urllib3(
     request: PreparedRequest,
     path: str,
     lease: Lease,
+    host: str,
     connect_until: float,
     answer_until: float,
-) -> Any:
+) -> Answer:
     """The same exchange by urllib3's own connection, which a recorder has replaced."""
     now = time.monotonic()
     limit = urllib3.Timeout(connect=max(0.001, connect_until - now), read=max(0.001, answer_until - now))
@@ -435,7 +436,7 @@ def _through_urllib3(
             request.method or "GET",
             path,
             body=request.body,
-            headers=dict(request.headers),
+            headers={"Host": host, **request.headers},
             retries=False,
             redirect=False,
             preload_content=False,
@@ -449,4 +450,4 @@ def _through_urllib3(
         sent = isinstance(error, ProtocolError)
         raise Failed("reset" if sent else "refused", error, sent=sent) from error
     lease.release()
-    return answer
+    return cast(Answer, answer)  # an HTTPResponse, without the deadline over its body

@@ -1,0 +1,423 @@
+"""The attempts of one leg of a call: who takes the next one, what it carries, what is learned from how it ends."""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import os
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import requests
+import requests.adapters
+from requests.exceptions import UnrewindableBodyError
+from requests.utils import rewind_body
+
+from smartclient import answers
+from smartclient.balance import Member
+from smartclient.errors import Attempt, CallError, LimitReached, NoInstances
+from smartclient.prepare import path_of
+from smartclient.retry import NEVER_SENT, REPEATABLE_STATUSES, Failure, Rules, read_retry_after
+from smartclient.routing import VIRTUAL_SUFFIX, from_virtual
+from smartclient.runtime import Peer, unknown
+from smartclient.transport import Failed, Lease, exchange
+from smartrealm import headers as words
+
+if TYPE_CHECKING:
+    from smartclient.calls import Call
+
+FAILING_STATUSES = frozenset([502, 503, 504])
+"""Answers that speak against the instance. 500 does not: it is a mistake in the program, the same on every instance."""
+
+OVERLOADED = frozenset([429, 503])
+
+FAIR_SECONDS = 0.02
+"""An attempt that was given less time than this says nothing about the service when the time is up."""
+
+_ADAPTER_SEND = requests.adapters.HTTPAdapter.send
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What is known of the body of a request."""
+
+    replayable: bool
+    """Whether it can be sent twice: nothing, text, bytes, or a file that can be wound back."""
+
+
+def body_of(request: requests.PreparedRequest) -> Body:
+    """Judge the body of a request."""
+    body: Any = request.body
+    if body is None or isinstance(body, str | bytes | bytearray):
+        return Body(True)
+    return Body(isinstance(getattr(request, "_body_position", None), int) and hasattr(body, "seek"))
+
+
+def failure_of(ended: requests.Response | Failed, attempts: Attempts) -> Failure | None:
+    """How an attempt failed, for the decision about the next one; None when it did not."""
+    if isinstance(ended, Failed):
+        return Failure(
+            attempts.number,
+            ended.outcome,
+            body_touched=ended.outcome not in NEVER_SENT,
+            elsewhere=attempts.elsewhere(),
+        )
+    if ended.status_code not in REPEATABLE_STATUSES:
+        return None
+    elsewhere = attempts.elsewhere()
+    asked = read_retry_after(ended.headers.get(words.RETRY_AFTER), time.time())
+    if ended.status_code == 503 and elsewhere:
+        asked = None  # the instance spoke for itself; another one may be well
+    return Failure(
+        attempts.number,
+        "status",
+        body_touched=True,
+        retry_after_seconds=asked,
+        told_not_to=_told_not_to(ended),
+        elsewhere=elsewhere,
+    )
+
+
+def _told_not_to(response: requests.Response) -> bool:
+    return response.headers.get(words.RETRY, "").lower() == "no"
+
+
+class Attempts:
+    """The attempts at one URL. `next` makes one; between two, `prepare_again` and `may_go` say whether there can be one."""
+
+    def __init__(self, call: Call, peer: Peer, request: requests.PreparedRequest, rules: Rules) -> None:
+        self.number = 0
+        self._call = call
+        self._mesh = call.mesh
+        self._peer = peer
+        self._request = request
+        self._rules = rules
+        self._tried: set[str] = set()
+        self._permit: str | None = None
+        self._head = _Identity(call, peer, request)
+
+    def next(self) -> requests.Response:
+        """The answer of the next attempt. Raises Failed, or an error of ours when none may be made."""
+        permit = self._permit or self._admit()
+        self._permit = None
+        hedge = self._call.hedge
+        if hedge and self._rules.idempotent and self._rules.replayable:
+            return _Race(self, permit, self._hedge_seconds(hedge)).run()
+        return _Runner(self, permit, self._request).run()
+
+    def elsewhere(self) -> bool:
+        """Whether another instance can be tried."""
+        return self._peer.balancer.others(self._tried)
+
+    def prepare_again(self) -> bool:
+        """Wind the body back; False when that fails."""
+        if self._request._body_position is None or not self._rules.replayable:  # type: ignore[attr-defined]
+            return True
+        try:
+            rewind_body(self._request)
+        except UnrewindableBodyError:
+            return False
+        return True
+
+    def may_go(self) -> bool:
+        """Whether breaker, limit and deadline let another attempt go."""
+        if self._call.until <= self._mesh.clock():
+            return False
+        try:
+            self._permit = self._admit()
+        except CallError:
+            return False
+        return True
+
+    def _admit(self) -> str:
+        """Pass the breaker and take a place within the limit. Raises BreakerOpen and LimitReached."""
+        peer, observer = self._peer, self._mesh.observer
+        permit = peer.breaker.enter(self._mesh.clock())
+        if permit is None:
+            observer.refused(peer.name, "breaker")
+            raise self._call.stopped(peer)
+        if not peer.limit.enter():
+            peer.breaker.cancel(permit)
+            observer.refused(peer.name, "limit")
+            raise LimitReached(
+                f"{peer.name} was not called: {peer.limit.under_way} calls of this process to it are under way, and not more "
+                "are allowed. See the option `limit`.",
+                service=peer.name,
+                attempts=tuple(self._call.attempts),
+            )
+        if permit == "probe":
+            observer.breaker(peer.name, "half-open")
+        return permit
+
+    def _hedge_seconds(self, hedge: float | bool) -> float:
+        return max(0.01, 2 * self._peer.balancer.usual_seconds) if hedge is True else float(hedge)
+
+
+class _Identity:
+    """The headers that say who calls, for whom, and until when."""
+
+    def __init__(self, call: Call, peer: Peer, request: requests.PreparedRequest) -> None:
+        self._call = call
+        context = call.context
+        headers = request.headers
+        headers.setdefault(words.REQUEST_ID, call.request_id)
+        headers[words.SERVICE] = peer.name
+        options = call.mesh.options
+        if options.caller:
+            headers[words.CALLER] = options.caller
+        if context is not None and context.tags:
+            told = ",".join(f"{name}={quote(value, safe='')}" for name, value in context.tags.items())
+            headers.setdefault(words.BAGGAGE, told)
+        self._traced = words.TRACEPARENT in headers
+        if not self._traced and context is not None and context.tracestate:
+            headers[words.TRACESTATE] = context.tracestate
+
+    def write(self, request: requests.PreparedRequest, number: int, left: float) -> None:
+        """The headers of one attempt; each is a span of its own in the trace."""
+        headers = request.headers
+        headers[words.ATTEMPT] = str(number)
+        headers[words.DEADLINE] = str(max(0, math.floor(left * 1000)))
+        if not self._traced:
+            trace, flags = self._call.trace
+            headers[words.TRACEPARENT] = f"00-{trace}-{os.urandom(8).hex()}-{flags}"
+
+
+class _Runner:
+    """One attempt."""
+
+    def __init__(self, attempts: Attempts, permit: str, request: requests.PreparedRequest) -> None:
+        attempts.number += 1
+        self.number = attempts.number
+        self._attempts = attempts
+        self._call = attempts._call
+        self._mesh = attempts._mesh
+        self._peer = attempts._peer
+        self._request = request
+        self._permit = permit
+        self._lease: Lease | None = None
+        self._cancelled = False
+        self._begun = self._mesh.clock()
+        self._allowed = 0.0
+        self.member: Member | None = self._peer.balancer.pick(self._begun, attempts._tried)
+        if self.member is None:
+            self._peer.limit.leave()
+            self._peer.breaker.cancel(permit)
+            raise NoInstances(
+                f"{self._peer.name} has no instance that takes calls now.",
+                service=self._peer.name,
+                attempts=tuple(self._call.attempts),
+            )
+        attempts._tried.add(self.member.address)
+
+    def run(self) -> requests.Response:
+        """The answer, its body read unless the call streams. Raises Failed, or what is wrong with the call itself."""
+        assert self.member is not None
+        left = self._call.until - self._begun
+        self._attempts._head.write(self._request, self.number, left)
+        try:
+            response = self._exchange(self.member)
+        except Failed as failed:
+            self._ended("cancelled" if self._cancelled else failed.outcome, None, str(failed.cause))
+            raise
+        except BaseException as error:
+            self._ended("error", None, type(error).__name__)
+            raise
+        told_not_to = response.status_code in REPEATABLE_STATUSES and _told_not_to(response)
+        outcome = "status" if response.status_code in REPEATABLE_STATUSES else "ok"
+        self._ended(outcome, response.status_code, "", told_not_to=told_not_to)
+        if response.status_code == 404 and response.headers.get(words.SERVICE) == "unknown":
+            raise unknown(self._peer.name, self._mesh.options.realm, self._peer.world)
+        return response
+
+    def cancel(self) -> None:
+        """End it, from another thread: nobody waits for its answer any more."""
+        self._cancelled = True
+        wire = None if self._lease is None else self._lease.wire
+        if wire is not None:
+            wire.shut()
+
+    def _exchange(self, member: Member) -> requests.Response:
+        stand_in = self._mesh.stand_in()
+        if stand_in is None and requests.adapters.HTTPAdapter.send is not _ADAPTER_SEND:
+            stand_in = _through_adapter  # a library such as `responses` stands in for the network
+        self._lease = lease = Lease(self._mesh.pools, partial(_done, self._peer, member))
+        if stand_in is not None:
+            return self._through(stand_in, lease)
+        connect_until, answer_until, body_until = self._limits()
+        self._allowed = answer_until - self._begun
+        answer = exchange(
+            self._mesh.pools,
+            member.socket_address,
+            self._request,
+            path_of(self._request.url or ""),
+            lease,
+            host=self._peer.name + VIRTUAL_SUFFIX,
+            connect_until=connect_until,
+            answer_until=answer_until,
+            body_until=body_until,
+            once=not self._attempts._rules.idempotent,
+        )
+        response = answers.make(self._request, answer, self._mesh.clock() - self._begun)
+        if not self._call.stream:
+            try:
+                answers.read(response)
+            finally:
+                lease.drop() if not response._content_consumed else lease.release()  # type: ignore[attr-defined]
+        return response
+
+    def _through(self, stand_in: Any, lease: Lease) -> requests.Response:
+        left = self._call.until - self._begun
+        self._allowed = left
+        try:
+            response: requests.Response = stand_in(self._request, service=self._peer.name, seconds=left)
+        except CallError:
+            raise
+        except requests.exceptions.ConnectTimeout as error:
+            raise Failed("connect-timeout", error, sent=False) from error
+        except requests.exceptions.Timeout as error:
+            raise Failed("timeout", error, sent=True) from error
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise Failed("body", error, sent=True) from error
+        except requests.exceptions.SSLError as error:
+            raise Failed("tls", error, sent=False) from error
+        except requests.exceptions.ConnectionError as error:
+            raise Failed("reset", error, sent=True) from error
+        finally:
+            lease.release()
+        response.url = from_virtual(self._request.url or "")
+        response.request = self._request
+        return response
+
+    def _limits(self) -> tuple[float, float, float]:
+        """Until when this attempt may connect, wait for an answer, and read the body."""
+        call, options, rules, now = self._call, self._mesh.options, self._attempts._rules, self._begun
+        connect, answer = split_timeout(call.timeout)
+        connect_until = min(call.until, now + (options.connect_seconds if connect is None else connect))
+        if answer is not None:
+            return connect_until, min(call.until, now + answer), call.until
+        repeatable = rules.idempotent and rules.replayable
+        if repeatable and options.attempt_seconds is not None:
+            answer_until = min(call.until, now + options.attempt_seconds)
+        elif repeatable and self.number <= rules.retries:
+            answer_until = now + (call.until - now) / 2
+        else:
+            answer_until = call.until
+        return connect_until, answer_until, call.until if call.stream else answer_until
+
+    def _ended(self, outcome: str, status: int | None, reason: str, *, told_not_to: bool = False) -> None:
+        """Keep, learn and tell how it ended."""
+        assert self.member is not None
+        mesh, peer, member = self._mesh, self._peer, self.member
+        now = mesh.clock()
+        seconds = now - self._begun
+        attempt = Attempt(self.number, member.address, outcome, seconds, status, reason)
+        self._call.attempts.append(attempt)
+        mesh.observer.attempt(peer.name, attempt)
+        unfair = outcome in ("timeout", "connect-timeout") and self._allowed < FAIR_SECONDS
+        if outcome in ("cancelled", "error", "name") or unfair or told_not_to:
+            peer.breaker.cancel(self._permit)
+            if outcome == "cancelled":
+                peer.balancer.learn(member, False, seconds, now)
+            return
+        failed = status in FAILING_STATUSES if status is not None else True
+        state = peer.breaker.leave(self._permit, failed, now)
+        if state is not None:
+            mesh.observer.breaker(peer.name, state)
+        ejected = peer.balancer.learn(member, failed, seconds, now)
+        if ejected is not None:
+            mesh.observer.ejected(peer.name, member.address, ejected)
+        peer.limit.learn(outcome == "timeout" or status in OVERLOADED, now)
+        if not failed and status not in REPEATABLE_STATUSES:
+            peer.bucket.pay_in()
+
+
+def _done(peer: Peer, member: Member) -> None:
+    peer.limit.leave()
+    peer.balancer.leave(member)
+
+
+def split_timeout(timeout: Any) -> tuple[float | None, float | None]:
+    """The seconds for connecting and for the answer of requests' `timeout` keyword."""
+    if timeout is None:
+        return None, None
+    if isinstance(timeout, tuple):
+        connect, answer = timeout
+        return connect, answer
+    if hasattr(timeout, "connect_timeout"):
+        return _number(timeout.connect_timeout), _number(timeout.read_timeout)
+    return float(timeout), float(timeout)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _through_adapter(request: requests.PreparedRequest, *, service: str, seconds: float) -> requests.Response:
+    """Hand the request to what has replaced `HTTPAdapter.send`, under its service:// URL."""
+    shown = request.copy()
+    shown.url = from_virtual(request.url or "")
+    return requests.adapters.HTTPAdapter().send(shown, stream=False, timeout=seconds)
+
+
+class _Race:
+    """An attempt that gets a rival at another instance when it is slow. The first answer wins, the other is closed."""
+
+    def __init__(self, attempts: Attempts, permit: str, seconds: float) -> None:
+        self._attempts = attempts
+        self._seconds = seconds
+        self._ends: queue.SimpleQueue[tuple[_Runner, requests.Response | None, BaseException | None]] = (
+            queue.SimpleQueue()
+        )
+        self._runners = [_Runner(attempts, permit, attempts._request)]
+
+    def run(self) -> requests.Response:
+        """The answer of whoever is first. Raises the last failure when nobody has one."""
+        self._start(self._runners[0])
+        try:
+            ended = self._ends.get(timeout=self._seconds)
+        except queue.Empty:
+            self._start_rival()
+            ended = self._ends.get()
+        waiting = len(self._runners) - 1
+        while waiting and (ended[1] is None or ended[1].status_code in REPEATABLE_STATUSES):
+            ended, waiting = self._ends.get(), waiting - 1
+        winner, response, error = ended
+        for runner in self._runners:
+            if runner is not winner:
+                runner.cancel()
+        if response is not None:
+            return response
+        assert error is not None
+        raise error
+
+    def _start_rival(self) -> None:
+        attempts, peer = self._attempts, self._attempts._peer
+        if not attempts.elsewhere() and len(peer.balancer.members) > 1:
+            return
+        if attempts.number > attempts._rules.retries or not peer.bucket.take():
+            return
+        try:
+            rival = _Runner(attempts, attempts._admit(), attempts._request.copy())
+        except CallError:
+            return
+        self._runners.append(rival)
+        self._start(rival)
+
+    def _start(self, runner: _Runner) -> None:
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._run, runner), name="smartclient-hedge", daemon=True).start()
+
+    def _run(self, runner: _Runner) -> None:
+        try:
+            response = runner.run()
+        except BaseException as error:
+            self._ends.put((runner, None, error))
+            return
+        if runner._cancelled:
+            response.close()
+        self._ends.put((runner, response, None))

@@ -1,0 +1,350 @@
+"""What one process shares for its calls to services: the mesh, which mesh is in force, and what it tells its observer."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+import requests
+
+from atlas.model import Instance, Service
+from atlas.world import Place, World
+from smartclient import breaker as breakers
+from smartclient.balance import Balancer
+from smartclient.balance import Settings as BalanceSettings
+from smartclient.breaker import Breaker
+from smartclient.budget import Bucket, Budget
+from smartclient.errors import Attempt, NoInstances, UnknownService
+from smartclient.limit import Limit
+from smartclient.transport import Pools
+from smartrealm import on_fork
+from smartrealm.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from atlas.directory import Directory
+    from atlas.reader import Reader
+
+REVIEW_SECONDS = 1.0
+"""How often rulings that expire by themselves are looked at, when nothing else changes the map."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a process calls services."""
+
+    caller: str = ""
+    """The name of the calling service, told to those it calls."""
+    realm: str = "local"
+    zone: str = ""
+    """When set, instances of this zone are preferred while at least half of them are well."""
+    sidecar_url: str = ""
+    """`http://host:port` of the local HAProxy; empty: instances are called directly, as the map says."""
+    deadline_seconds: float = 10.0
+    """Of a call for which neither the caller nor the map names one."""
+    retries: int = 2
+    """How often a call may be tried again, at most."""
+    connect_seconds: float = 1.0
+    attempt_seconds: float | None = None
+    """How long one attempt of a repeatable call may take; None: half of the time that is left, the last one all of it."""
+    limit: int | None = None
+    """Calls to one service under way at once in this process; None: adapts itself."""
+    tags: tuple[str, ...] = ()
+    """Names of the baggage that flows on to the services called, beside the tags that came with the request."""
+    state_dir: str | None = None
+    """Where the retry budget is shared; None: a folder of this user in memory."""
+    ready_seconds: float = 2.0
+    """How long the first call waits for the map."""
+    breaker: breakers.Settings = field(default_factory=breakers.Settings)
+    balance: BalanceSettings = field(default_factory=BalanceSettings)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Options:
+        """The options that SERVICE_NAME, REALM, ZONE and SIDECAR_URL say."""
+        environ = os.environ if environ is None else environ
+        return cls(
+            caller=environ.get("SERVICE_NAME", ""),
+            realm=environ.get("REALM") or "local",
+            zone=environ.get("ZONE", ""),
+            sidecar_url=environ.get("SIDECAR_URL", ""),
+        )
+
+
+class Observer:
+    """Told of everything that happens to calls; does nothing itself. Called from any thread; must be quick."""
+
+    def attempt(self, service: str, attempt: Attempt) -> None:
+        """One attempt has ended."""
+
+    def call(self, service: str, method: str, outcome: str, seconds: float, attempts: int) -> None:
+        """One logical call has ended: `ok`, `failed` (an answer of 5xx or 429), `fallback`, or the code of its error."""
+
+    def breaker(self, service: str, state: str) -> None:
+        """A breaker is now `open`, `half-open` or `closed`."""
+
+    def ejected(self, service: str, instance: str, seconds: float) -> None:
+        """An instance gets no calls from this process for so long."""
+
+    def refused(self, service: str, why: str) -> None:
+        """Something was not sent: `budget` (a retry), `breaker`, `limit`, `deadline`."""
+
+
+class Transport(Protocol):
+    """Stands in for the network: takes a request for a service and gives its answer within `seconds`.
+
+    What it raises is raised to the caller: an exception of requests counts as a failed attempt.
+    """
+
+    def __call__(self, request: requests.PreparedRequest, *, service: str, seconds: float) -> requests.Response: ...
+
+
+class Peer:
+    """What the process knows of one service that it calls."""
+
+    __slots__ = ("balancer", "breaker", "bucket", "limit", "name", "review_at", "service", "world")
+
+    def __init__(self, name: str, options: Options, bucket: Bucket, spread: Callable[[], float]) -> None:
+        self.name = name
+        self.breaker = Breaker(options.breaker, spread=spread)
+        self.balancer = Balancer(zone=options.zone, settings=options.balance, spread=spread)
+        self.limit = Limit(options.limit)
+        self.bucket = bucket
+        self.service: Service | None = None
+        self.world: World | None = None
+        self.review_at = -math.inf
+
+
+class Mesh:
+    """Everything that the calls of one process share: where instances are, breakers, balancers, limits, budget, connections.
+
+    Made cheaply and without connecting; the map is opened by the first call. Safe from any thread, and after a fork, where
+    the child begins with what is known and without connections. `directory` opens the map; `reader` is one that somebody
+    else closes; `world` hands a map in directly.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        *,
+        directory: Callable[[], Directory] | None = None,
+        reader: Reader | None = None,
+        world: Callable[[], World] | None = None,
+        observer: Observer | None = None,
+        transport: Transport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self.options = options or Options()
+        self.observer = observer or Observer()
+        self.transport = transport
+        self.clock = clock
+        self.sleep = sleep
+        self.spread = spread
+        self.pools = Pools()
+        self.budget = Budget(self.options.state_dir, self.options.realm)
+        self._open_directory = directory
+        self._directory: Directory | None = None
+        self._reader: Reader | None = reader
+        self._reader_is_ours = reader is None
+        self._world = world
+        self._peers: dict[str, Peer] = {}
+        self._stand_in: Transport | None = None
+        self._stand_in_peers: dict[str, Peer] = {}
+        self._lock = threading.Lock()
+        self._sidecar = _place_of(self.options.sidecar_url) if self.options.sidecar_url else None
+        on_fork(self, Mesh._begin_anew)
+
+    def world(self) -> World | None:
+        """The map as it is known now; None when this mesh has none (behind a sidecar it needs none)."""
+        if self._world is not None:
+            return self._world()
+        if self._reader is None and self._open_directory is None:
+            return None
+        return self.reader().world
+
+    def reader(self) -> Reader:
+        """What keeps the map current, started."""
+        reader = self._reader
+        if reader is None:
+            from atlas.reader import Reader
+
+            with self._lock:
+                if self._reader is None:
+                    assert self._open_directory is not None
+                    self._directory = self._open_directory()
+                    self._reader = Reader(self._directory)
+                reader = self._reader
+        return reader.start()
+
+    def peer(self, name: str) -> Peer:
+        """What is known of a service, as of now. Raises UnknownService and NoInstances."""
+        stand_in = self.stand_in()
+        if stand_in is not None:
+            return self._stand_in_peer(name, stand_in)
+        now = self.clock()
+        world = self.world()
+        peer = self._peers.get(name)
+        if peer is None or world is not peer.world or (world is not None and now >= peer.review_at):
+            peer = self._review(name, world, now)
+        return peer
+
+    def known_peers(self) -> tuple[Peer, ...]:
+        """The services called so far, for metrics."""
+        return tuple(self._peers.values())
+
+    def stand_in(self) -> Transport | None:
+        """What stands in for the network now, if anything does."""
+        return self.transport or _intercepting
+
+    def close(self) -> None:
+        """Let go of connections, the map and the budget file. The mesh may be used again."""
+        self.pools.close()
+        with self._lock:
+            reader = self._reader if self._reader_is_ours else None
+            if self._reader_is_ours:
+                self._reader = None
+            directory, self._directory = self._directory, None
+            self._peers = {}
+            self.budget.close()
+            self.pools = Pools()
+        if reader is not None:
+            reader.close()
+        if directory is not None:
+            directory.close()
+
+    def _stand_in_peer(self, name: str, stand_in: Transport) -> Peer:
+        """Every name is known to what stands in for the network, and it shares nothing with the real service."""
+        with self._lock:
+            if self._stand_in is not stand_in:
+                self._stand_in, self._stand_in_peers = stand_in, {}
+            peer = self._stand_in_peers.get(name)
+            if peer is None:
+                bucket = Budget.own_bucket(self.clock)
+                peer = self._stand_in_peers[name] = Peer(name, self.options, bucket, self.spread)
+                peer.balancer.update((_place_of("http://stand-in:80"),), self.clock())
+        return peer
+
+    def _review(self, name: str, world: World | None, now: float) -> Peer:
+        if world is not None and not world.knows(name):
+            world = self._wait_for(name, world)
+        with self._lock:
+            peer = self._peers.get(name)
+            if peer is None:
+                peer = Peer(name, self.options, self.budget.bucket(name), self.spread)
+                self._peers[name] = peer
+            peer.service = None if world is None else world.services.get(name)
+            if self._sidecar is not None:
+                places: tuple[Place, ...] = (self._sidecar,)
+            else:
+                places = () if world is None else world.callable_places(name, time.time())
+            peer.balancer.update(places, now)
+            peer.world, peer.review_at = world, now + REVIEW_SECONDS
+        return peer
+
+    def _wait_for(self, name: str, world: World) -> World:
+        """The map once it knows the service: it may not have been read yet. Raises UnknownService."""
+        reader = self._reader
+        if reader is not None and not reader.ready and not reader.wait_ready(self.options.ready_seconds):
+            why = f": {reader.failure}" if reader.failure else ""
+            raise NoInstances(
+                f"Where {name} runs is not known: the map of realm {self.options.realm} could not be read yet{why}. "
+                "Check ATLAS_URL and ATLAS_TOKEN.",
+                service=name,
+            )
+        world = reader.world if reader is not None else world
+        if not world.knows(name):
+            raise unknown(name, self.options.realm, world)
+        return world
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self.budget.begin_anew()
+        for peer in self._peers.values():
+            peer.balancer.begin_anew()
+            peer.limit.begin_anew()
+            peer.breaker.begin_anew()
+
+    def __repr__(self) -> str:
+        route = f"sidecar {self.options.sidecar_url}" if self._sidecar else "direct"
+        return f"<Mesh of {self.options.caller or 'nobody'} in {self.options.realm}, {route}>"
+
+
+def unknown(name: str, realm: str, world: World | None) -> UnknownService:
+    """The error for a name that nobody has, with the names that look like it."""
+    near = world.near(name) if world is not None else []
+    known = sorted({*world.services, *world.instances}) if world is not None else []
+    hint = f"did you mean {' or '.join(near)}?" if near else f"registered here: {', '.join(known[:20]) or 'none'}."
+    return UnknownService(f"{name} is not registered in realm {realm}; {hint}", service=name)
+
+
+def _place_of(url: str) -> Place:
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host, port = None, 0
+    if parts.scheme != "http" or not host:
+        raise ConfigurationError(f"SIDECAR_URL is {url!r}: write http://host:port, as in http://127.0.0.1:9000.")
+    return Place(Instance("sidecar", host, port), "enabled", 100)
+
+
+def _nobody() -> None:
+    return None
+
+
+_entered: ContextVar[Mesh | None] = ContextVar("smartclient_mesh", default=None)
+_default: Callable[[], Mesh | None] = _nobody
+_from_environment: Mesh | None = None
+_intercepting: Transport | None = None
+_making = threading.Lock()
+
+
+def current() -> Mesh:
+    """The mesh entered in this context, else the default of the process, else one made of the environment."""
+    return _entered.get() or _default() or _made_of_environment()
+
+
+def enter(mesh: Mesh) -> Token[Mesh | None]:
+    """Make a mesh the current one of this execution context; gives the token for `leave`."""
+    return _entered.set(mesh)
+
+
+def leave(token: Token[Mesh | None]) -> None:
+    """Undo `enter`."""
+    _entered.reset(token)
+
+
+def use(mesh: Mesh | None) -> None:
+    """Make a mesh the default of the process for as long as somebody holds it; None: back to the one made of the
+    environment."""
+    global _default
+    _default = _nobody if mesh is None else weakref.ref(mesh)
+
+
+def intercept(transport: Transport | None) -> Transport | None:
+    """From now on every mesh of this process hands its requests to `transport`; None: to the network. Gives what stood in
+    before. For tests."""
+    global _intercepting
+    before, _intercepting = _intercepting, transport
+    return before
+
+
+def _made_of_environment() -> Mesh:
+    global _from_environment
+    with _making:
+        if _from_environment is None:
+            import atlas
+
+            options = Options.from_environment()
+            wants_map = not options.sidecar_url or bool(os.environ.get("ATLAS_URL"))
+            _from_environment = Mesh(options, directory=atlas.open if wants_map else None)
+        return _from_environment
