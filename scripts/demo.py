@@ -1,13 +1,13 @@
-"""What the toolkit does, shown in half a minute: generate a service, run it, call it, change it, stop it under load.
+"""What the toolkit does, shown in a minute: two services, one calls the other by name, both are changed while they run,
+and one is replaced under load without losing a request. There is no other server: SQLite holds the data and the map.
 
-make demo                      with the embedded default: SQLite, no other server
-make demo DEMO_ARGS=--keep     leave the generated service behind, to look at
+make demo                      generate, run, call, change, replace
+make demo DEMO_ARGS=--keep     leave the two services behind, to look at
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -23,24 +23,50 @@ import requests
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parent.parent
-WITHOUT_SERVICE = {"PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+NOT_HANDED_ON = {
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "PYTHONDONTWRITEBYTECODE",
+    "ATLAS_URL",
+    "ATLAS_TOKEN",
+    "REALM",
+    "CONFIG_FILE",
+}
+
+WELCOMES = '''"""Welcome somebody, with the greeting that the service hello has for everybody."""
+
+import smartclient as requests
+from flask_restful import Resource
+
+
+class Welcomes(Resource):
+    """/welcomes/<name>"""
+
+    def get(self, name: str) -> dict[str, str]:
+        """Ask hello, by its name."""
+        greeting = requests.post("service://hello/greetings", json={"name": name}, idempotency_key=name)
+        greeting.raise_for_status()
+        return {"welcome": greeting.json()["message"]}
+'''
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", action="store_true", help="keep the generated service in .demo/hello")
+    parser.add_argument("--keep", action="store_true", help="keep the generated services in .demo")
     parser.add_argument("--into", type=Path, default=ROOT, metavar="DIR", help="where .demo is made (default: here)")
     wanted = parser.parse_args()
     folder = wanted.into / ".demo"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    demo = Demo(folder)
     try:
-        Demo(folder).run()
+        demo.run()
     finally:
+        demo.end()
         if not wanted.keep:
             shutil.rmtree(folder, ignore_errors=True)
     if wanted.keep:
-        print(f"\nThe service is in {folder / 'hello'}: cd there and try `make help`.")
+        print(f"\nThe services are in {folder}: cd to one and try `make help`.")
     return 0
 
 
@@ -49,116 +75,170 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.service = folder / "hello"
-        self.port = free_port()
-        self.overrides = folder / "overrides.json"
-        self.base = f"http://127.0.0.1:{self.port}"
-        self.overrides.write_text("{}")
+        self.running: list[subprocess.Popen[bytes]] = []
         self.environment = {
-            **{name: value for name, value in os.environ.items() if name not in WITHOUT_SERVICE},
-            "PORT": str(self.port),
-            "CONFIG_FILE": str(self.overrides),
+            **{name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON},
             "STATE_DIR": str(self.folder / "state"),
             "PROBE_INTERVAL": "0.5",
         }
 
     def run(self) -> None:
-        say(1, "Generate a service: repository, locked environment, green tests, answered health check")
-        subprocess.run(
-            [BIN / "generate-service", "hello", "--with", "db", "--owner", "demo", "--into", self.folder], check=True
+        self.generate()
+        first, shop = self.start_both()
+        self.call(shop)
+        self.override(shop)
+        self.replace_under_load(first, shop)
+        say(7, "Done: services that find each other, follow one map, and come and go as they should")
+
+    def generate(self) -> None:
+        say(
+            1, "Generate two services: repository, locked environment, green tests; each takes a free port from the map"
         )
-        say(2, "Bring its database up and start it under gunicorn, as in production")
-        self.flask("db", "upgrade")
-        with (self.folder / "hello.log").open("w") as log:
-            gunicorn = subprocess.Popen(
-                [self.service / ".venv/bin/gunicorn"], cwd=self.service, env=self.environment, stdout=log, stderr=log
-            )
-        try:
-            self.wait_ready(gunicorn)
-            self.call()
-            self.override()
-            self.stop_under_load(gunicorn)
-        finally:
-            if gunicorn.poll() is None:
-                gunicorn.kill()
-            gunicorn.wait()
+        for name, *more in (("hello", "--with", "db"), ("shop",)):
+            self.command("generate-service", name, *more, "--owner", "demo", "--into", self.folder, shown=False)
+        say(2, "Let shop call hello by its name: one new file, and one line in app.py")
+        package = self.folder / "shop" / "shop"
+        (package / "welcomes.py").write_text(WELCOMES)
+        app = (package / "app.py").read_text()
+        app = app.replace(
+            "    return app\n", '    app.api.add_resource(Welcomes, "/welcomes/<name>")\n    return app\n'
+        )
+        app = app.replace("from shop.greetings", "from shop.welcomes import Welcomes\nfrom shop.greetings")
+        (package / "app.py").write_text(app)
+        print("  " + WELCOMES.split("    def get")[1].partition("\n")[2].strip().replace("\n", "\n  "))
 
-    def wait_ready(self, gunicorn: subprocess.Popen[bytes]) -> None:
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            if gunicorn.poll() is not None:
-                break
-            try:
-                if requests.get(f"{self.base}/healthcheck/ready", timeout=1).ok:
-                    return
-            except requests.ConnectionError:
-                time.sleep(0.05)
-        raise SystemExit(f"the service did not start:\n{(self.folder / 'hello.log').read_text()}")
+    def start_both(self) -> tuple[Service, Service]:
+        say(3, "Start both under gunicorn, as in production. They register themselves; nothing else runs here")
+        self.command(self.folder / "hello/.venv/bin/flask", "db", "upgrade", cwd=self.folder / "hello", shown=False)
+        hello, shop = self.start("hello"), self.start("shop")
+        self.wait(lambda: self.known("hello") and self.known("shop"), "both in the map")
+        self.command("atlas", "ls")
+        return hello, shop
 
-    def call(self) -> None:
-        say(3, "Call it: its example resource, its health, an error as problem+json")
-        self.show("POST", "/greetings", json={"name": "world"})
-        self.show("GET", "/greetings")
-        self.show("POST", "/greetings", json={"nam": "typo"})
-        self.show("GET", "/healthcheck")
+    def call(self, shop: Service) -> None:
+        say(4, "Call: shop asks hello, wherever that is; errors are problem+json; health tells the truth")
+        shop.show("GET", "/welcomes/Ada")
+        shop.show("GET", "/nothing-here")
+        shop.show("GET", "/healthcheck")
 
-    def override(self) -> None:
-        say(4, "Change a setting while it runs: no restart, and each request sees one version")
-        self.overrides.write_text(json.dumps({"SALUTATION": {"value": "Good evening", "author": "demo"}}))
+    def override(self, shop: Service) -> None:
+        say(5, "Change a setting of hello in the map: no restart, every worker, each request sees one version")
+        self.command("atlas", "set", "hello", "SALUTATION", "Good evening", "--why", "it is late")
         end, in_a_row = time.monotonic() + 5, 0
-        while in_a_row < 10:  # each worker looks for itself, within half a second
-            message = requests.post(f"{self.base}/greetings", json={"name": "again"}, timeout=5).json()["message"]
-            in_a_row = in_a_row + 1 if message.startswith("Good") else 0
+        while in_a_row < 10:
+            in_a_row = in_a_row + 1 if shop.get("/welcomes/Ada").json().get("welcome") == "Good evening, Ada!" else 0
             if time.monotonic() > end:
                 raise SystemExit("the override did not arrive: this is a fault in the toolkit")
-            time.sleep(0.05)
-        self.show("POST", "/greetings", json={"name": "world"})
-        self.flask("config", "explain", "SALUTATION")
+        shop.show("GET", "/welcomes/Ada")
+        self.command(
+            self.folder / "hello/.venv/bin/flask", "config", "explain", "SALUTATION", cwd=self.folder / "hello"
+        )
 
-    def flask(self, *words: str) -> None:
-        print(f"  $ flask {' '.join(words)}", flush=True)
-        subprocess.run([self.service / ".venv/bin/flask", *words], cwd=self.service, env=self.environment, check=True)
-
-    def stop_under_load(self, gunicorn: subprocess.Popen[bytes]) -> None:
-        say(5, "Stop it with SIGTERM while it is called: readiness turns red first, nobody is turned away")
+    def replace_under_load(self, first: Service, shop: Service) -> None:
+        say(6, "Replace the instance of hello while shop is called: it drains in the map first, then it leaves")
+        second = self.start("hello", port=free_port())
+        self.wait(lambda: f":{second.port}" in self.known("hello"), "the new instance in the map")
         outcome = {"answered": 0, "lost": 0}
-        red = threading.Event()
+        done = threading.Event()
 
         def load() -> None:
-            while not red.is_set():
+            while not done.is_set():
                 try:
-                    ok = requests.get(f"{self.base}/greetings", timeout=5).status_code == 200
+                    ok = shop.get("/welcomes/Ada").status_code == 200
                 except requests.RequestException:
                     ok = False
                 outcome["answered" if ok else "lost"] += 1
 
-        def probe() -> None:
-            """What a load balancer does: two red answers in a row, and it sends no more."""
-            failures = 0
-            while failures < 2:
-                time.sleep(0.5)
-                ready = requests.get(f"{self.base}/healthcheck/ready", timeout=1).status_code
-                failures = failures + 1 if ready != 200 else 0
-            red.set()
-
-        threads = [threading.Thread(target=load) for _ in range(4)] + [threading.Thread(target=probe)]
+        threads = [threading.Thread(target=load) for _ in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(1)
-        gunicorn.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        first.process.send_signal(signal.SIGTERM)
+        first.process.wait(60)
+        time.sleep(0.5)
+        done.set()
         for thread in threads:
             thread.join()
-        gunicorn.wait(60)
-        print(f"  requests answered: {outcome['answered']}, lost: {outcome['lost']}")
+        self.command("atlas", "ls")
+        print(f"  calls answered: {outcome['answered']}, lost: {outcome['lost']}")
         if outcome["lost"]:
-            raise SystemExit("requests were lost: this is a fault in the toolkit")
-        say(6, "Done: a service that starts, answers, adapts and stops as it should")
+            raise SystemExit("calls were lost: this is a fault in the toolkit")
+
+    def start(self, name: str, port: int | None = None) -> Service:
+        folder = self.folder / name
+        environment = {**self.environment, **({"PORT": str(port)} if port else {})}
+        log = self.folder / f"{name}-{port or 'first'}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [folder / ".venv/bin/gunicorn"], cwd=folder, env=environment, stdout=output, stderr=output
+            )
+        self.running.append(process)
+        service = Service(process, port or _port_of(folder))
+        self.wait(service.is_ready, f"{name} ready", log)
+        return service
+
+    def known(self, name: str) -> str:
+        """What the map says of the instances of a service."""
+        asked = subprocess.run(
+            [BIN / "atlas", "show", name, "--json"], env=self.environment, capture_output=True, text=True, check=False
+        )
+        return asked.stdout if '"host"' in asked.stdout else ""
+
+    def command(self, program: str | Path, *words: str | Path, cwd: Path | None = None, shown: bool = True) -> None:
+        path = BIN / program if isinstance(program, str) else program
+        if shown:
+            print(f"  $ {path.name} {' '.join(str(word) for word in words)}", flush=True)
+        done = subprocess.run([path, *words], cwd=cwd, env=self.environment, check=False)
+        if done.returncode:
+            raise SystemExit(f"{path.name} ended with {done.returncode}: this is a fault in the toolkit")
+
+    def wait(self, condition: Any, what: str, log: Path | None = None, seconds: float = 20.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                told = f":\n{log.read_text()}" if log else ""
+                raise SystemExit(f"{what}: not within {seconds:g} s{told}")
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        for process in self.running:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.running:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Service:
+    """One running service."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+
+    def is_ready(self) -> bool:
+        try:
+            return self.get("/healthcheck/ready").ok
+        except requests.RequestException:
+            return False
 
     def show(self, method: str, path: str, **options: Any) -> None:
-        reply = requests.request(method, self.base + path, timeout=5, **options)
+        reply = requests.request(method, f"http://127.0.0.1:{self.port}{path}", timeout=10, **options)
         text = reply.text.strip()
         print(f"  {method} {path} -> {reply.status_code} {reply.headers['Content-Type']}")
         print(f"    {text if len(text) <= 240 else text[:240] + ' ...'}")
+
+
+def _port_of(folder: Path) -> int:
+    """Which port the generator has given to a service."""
+    line = next(line for line in (folder / ".service.toml").read_text().splitlines() if line.startswith("port"))
+    return int(line.partition("=")[2])
 
 
 def say(number: int, text: str) -> None:

@@ -1,0 +1,247 @@
+"""Two services in one realm: found by name, configured from the map, there and gone as they start and stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+import atlas
+from atlas import Author, Directory
+from tests import servers
+from tests.processes import Child, free_port, wait_until
+
+IDENTITY = """
+from flask import request
+from smartservice import create_app
+
+SERVICE_NAME = "identity"
+SALUTATION: str = "Hello"
+app = create_app(__name__)
+
+@app.get("/teams")
+def teams():
+    return {
+        "salutation": app.config["SALUTATION"],
+        "name": request.args["name"],
+        "caller": request.headers.get("Smart-Caller"),
+        "request": request.headers["X-Request-ID"],
+        "milliseconds": int(request.headers["Smart-Deadline"]),
+    }
+"""
+
+ORDERS = """
+import smartclient as requests
+from smartservice import create_app
+
+SERVICE_NAME = "orders"
+CURRENCY: str = "EUR"
+app = create_app(__name__)
+
+@app.get("/orders")
+def orders():
+    found = requests.get("service://identity/teams", params={"name": "Ada"}, deadline=5).json()
+    return {"currency": app.config["CURRENCY"], "identity": found}
+
+@app.get("/nobody")
+def nobody():
+    return requests.get("service://identiti/teams").json()
+"""
+
+
+class Realm:
+    """A map and the services that run in it, each in a folder of its own."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self.directory: Directory = atlas.open(url)
+        self.running: list[Child] = []
+
+    def start(self, name: str, code: str, **variables: object) -> Running:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}_app.py").write_text(textwrap.dedent(code))
+        port = free_port()
+        environ = {
+            **os.environ,
+            "ATLAS_URL": self.url,
+            "REALM": "local",
+            "PORT": str(port),
+            "STATE_DIR": str(folder / "state"),
+            "DRAIN_SECONDS": "0.5",
+            "LEASE_SECONDS": "3",
+            **{key: str(value) for key, value in variables.items()},
+        }
+        program = Path(sys.executable).with_name("gunicorn")
+        command = [program, "-c", "python:smartservice.gunicorn", f"{name}_app:app"]
+        child = Child([str(part) for part in command], output=folder / f"{port}.log", env=environ, cwd=folder)
+        self.running.append(child)
+        running = Running(child, port)
+        child.wait_ready(running.is_ready)
+        return running
+
+    def addresses(self, service: str, state: str = "enabled") -> list[str]:
+        return sorted(
+            place.instance.address for place in self.directory.world().places(service) if place.state == state
+        )
+
+    def close(self) -> None:
+        for child in self.running:
+            child.stop()
+        self.directory.close()
+
+
+class Running:
+    """One service that was started."""
+
+    def __init__(self, child: Child, port: int) -> None:
+        self.child = child
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        return requests.get(f"http://{self.address}{path}", headers=headers, timeout=10)
+
+    def json(self, path: str, **headers: str) -> Any:
+        return self.get(path, **headers).json()
+
+    def is_ready(self) -> bool:
+        try:
+            return self.get("/healthcheck/ready").status_code == 200
+        except requests.RequestException:
+            return False
+
+
+@contextmanager
+def shared_file(folder: Path) -> Iterator[str]:
+    yield f"sqlite:///{folder / 'atlas.db'}"
+
+
+@contextmanager
+def served_over_zookeeper_and_dynamodb(folder: Path) -> Iterator[str]:
+    """An `atlas serve` whose catalogue is in DynamoDB and whose presence is in ZooKeeper."""
+    with servers.dynamodb_server() as dynamodb, servers.zookeeper_server() as zookeeper:
+        port = free_port()
+        command = [sys.executable, "-m", "atlas.server.cli", "serve", "--port", str(port)]
+        store = f"{dynamodb.url()} + {zookeeper.url()}"
+        environ = {**os.environ, "ATLAS_STORE": store, "REALM": "local", "STATE_DIR": str(folder / "state")}
+        child = Child(command, output=folder / "atlas.log", env=environ, cwd=folder)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            child.wait_ready(lambda: _answers(url))
+            yield url
+        finally:
+            child.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/healthcheck/ready", timeout=2).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(shared_file, id="one file"),
+        pytest.param(
+            served_over_zookeeper_and_dynamodb,
+            id="atlas serve over dynamodb and zookeeper",
+            marks=[pytest.mark.needs("zookeeper", "dynalite")],
+        ),
+    ]
+)
+def realm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Realm]:
+    with ExitStack() as stack:
+        made = Realm(tmp_path, stack.enter_context(request.param(tmp_path)))
+        stack.callback(made.close)
+        yield made
+
+
+def test_the_second_calls_the_first_by_name_and_both_follow_the_map(realm: Realm) -> None:
+    """The same two services on one file and on a served map: calls by name, context passed on, overrides at run time."""
+    identity = realm.start("identity", IDENTITY)
+    orders = realm.start("orders", ORDERS)
+    wait_until(lambda: realm.addresses("identity") and realm.addresses("orders"), what="both are in the map")
+    assert realm.addresses("identity") == [identity.address]
+
+    found = orders.json("/orders", **{"X-Request-ID": "abc-1", "Smart-Deadline": "4000"})["identity"]
+    assert (found["salutation"], found["name"], found["caller"], found["request"]) == (
+        "Hello",
+        "Ada",
+        "orders",
+        "abc-1",
+    )
+    assert 0 < found["milliseconds"] <= 4000
+    unknown = orders.get("/nobody")
+    assert unknown.status_code >= 500
+    assert "identiti is not registered in realm local; did you mean identity?" in orders.child.text()
+
+    by = Author("anna", "a warmer tone")
+    realm.directory.set_override("identity", "SALUTATION", "Good evening", by=by)
+    realm.directory.set_override("*", "CURRENCY", "SEK", by=by)
+    for _ in range(10):  # every worker of both, each within its second
+        wait_until(lambda: _tone(orders) == ("SEK", "Good evening"), 3)
+
+
+def _tone(orders: Running) -> tuple[str, str]:
+    answer = orders.json("/orders")
+    return answer["currency"], answer["identity"]["salutation"]
+
+
+def test_an_instance_drains_and_leaves_while_its_callers_lose_nothing(realm: Realm) -> None:
+    """One of two instances is stopped under load: it drains in the map first, then it is gone; no call fails."""
+    first = realm.start("identity", IDENTITY)
+    second = realm.start("identity", IDENTITY)
+    orders = realm.start("orders", ORDERS)
+    wait_until(lambda: len(realm.addresses("identity")) == 2, what="both instances are in the map")
+    assert [orders.get("/orders").status_code for _ in range(20)] == [200] * 20
+    first.child.signal(signal.SIGTERM)
+    seen_draining, statuses = False, []
+    while first.child.process.poll() is None:
+        statuses.append(orders.get("/orders").status_code)
+        seen_draining = seen_draining or realm.addresses("identity", "draining") == [first.address]
+    statuses += [orders.get("/orders").status_code for _ in range(20)]
+    assert set(statuses) == {200}
+    assert seen_draining
+    wait_until(lambda: realm.addresses("identity") == [second.address], 2, what="the stopped instance is gone")
+    assert not realm.addresses("identity", "draining")
+
+
+def test_an_instance_that_dies_is_gone_when_its_lease_is_over(realm: Realm) -> None:
+    """kill -9 leaves an instance in the map for its lease at most; meanwhile its callers are served by the other one."""
+    first = realm.start("identity", IDENTITY)
+    second = realm.start("identity", IDENTITY)
+    orders = realm.start("orders", ORDERS)
+    wait_until(lambda: len(realm.addresses("identity")) == 2, what="both instances are in the map")
+    os.killpg(first.child.pid, signal.SIGKILL)
+    first.child.process.wait(10)
+    assert {orders.get("/orders").status_code for _ in range(30)} == {200}
+    wait_until(lambda: realm.addresses("identity") == [second.address], 15, what="the lease is over")
+
+
+def test_a_worker_that_is_replaced_leaves_the_registration_untouched(realm: Realm) -> None:
+    """Killing the worker that speaks for the instance changes nothing in the map: another one takes over."""
+    identity = realm.start("identity", IDENTITY)
+    wait_until(lambda: realm.addresses("identity"), what="it is in the map")
+    before = realm.directory.world().position.presence
+    for pid in _children(identity.child.pid):
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(_children(identity.child.pid)) == 2 and identity.is_ready())
+    time.sleep(4.5)  # longer than the lease: somebody has renewed it
+    assert realm.addresses("identity") == [identity.address]
+    assert realm.directory.world().position.presence == before
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
