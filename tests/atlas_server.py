@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import sys
 import urllib.error
 import urllib.request
@@ -55,6 +57,12 @@ class ServedAtlas:
         except OSError:
             return 0
 
+    def metric(self, name: str) -> float:
+        """A number from /metrics, over all workers."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+            found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+        return float(found.group(1)) if found else -1.0
+
     def stop(self) -> int:
         """End it as a deployment does."""
         assert self.child is not None
@@ -63,7 +71,9 @@ class ServedAtlas:
     def kill(self) -> None:
         """End it and its workers without a word."""
         assert self.child is not None
-        self.child.stop(0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.child.pid, signal.SIGKILL)
+        self.child.process.wait(10)
 
     def text(self) -> str:
         """What it has written."""
@@ -82,3 +92,4 @@ def served_sqlite(folder: Path, *, keys: str = "") -> Iterator[str]:
     """The URL of a fresh, empty map behind an `atlas serve` over one SQLite file."""
     with ServedAtlas(folder, f"sqlite:///{folder / 'realm.db'}", ATLAS_KEYS=keys) as served:
         yield served.url
+        served.kill()
