@@ -1,0 +1,249 @@
+"""What every store over a server does while the server is silent, away, or back again."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from atlas.opening import open_store
+from atlas.stores.store import ANY, Changed, Store
+from smartrealm.errors import Unavailable
+from tests.processes import wait_until
+from tests.store_servers import SERVERS, StoreServer
+
+TIMEOUT = 1.0
+"""In place of 3 s, so that the tests are short."""
+
+_numbers = itertools.count(1)
+
+SECRET = b"not-to-be-shown-anywhere"
+
+
+@pytest.fixture(scope="module", params=list(SERVERS))
+def running(request: pytest.FixtureRequest) -> Iterator[StoreServer]:
+    """A server of its own for these tests: they freeze it and kill it."""
+    with SERVERS[request.param]() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: StoreServer) -> Iterator[StoreServer]:
+    """That server, alive and awake before and after each test."""
+    yield running
+    running.thaw()
+    if running.child.process.poll() is not None:
+        running.start()
+
+
+@pytest.fixture
+def open_again(server: StoreServer) -> Iterator[Callable[[], Store]]:
+    """Opens the same fresh place as often as it is called."""
+    url = server.url(f"outage-{next(_numbers)}")
+    mark = "&" if "?" in url else "?"
+    with contextlib.ExitStack() as stack:
+
+        def open_one() -> Store:
+            return stack.enter_context(contextlib.closing(open_store(f"{url}{mark}timeout_seconds={TIMEOUT}")))
+
+        yield open_one
+
+
+def put_within(store: Store, key: str, body: bytes, seconds: float) -> float:
+    """Put until it works; gives how long that took."""
+    begun = time.monotonic()
+    while True:
+        try:
+            store.put(key, body, ANY)
+            return time.monotonic() - begun
+        except Unavailable:
+            assert time.monotonic() - begun < seconds, "still Unavailable"
+
+
+def test_a_silent_server_is_unavailable_in_time(server: StoreServer, open_again: Callable[[], Store]) -> None:
+    """Reads and writes give up after about `timeout_seconds`, with a sentence without bodies; afterwards all is well."""
+    store = open_again()
+    version = store.put("head", b"1", None)
+    server.freeze()
+    for ask in (
+        lambda: store.get("head"),
+        lambda: store.put("head", SECRET, version),
+        lambda: store.get_all("lease/"),
+        lambda: store.wait("head", version, 10),
+        lambda: open_again().get("head"),
+    ):
+        begun = time.monotonic()
+        with pytest.raises(Unavailable) as caught:
+            ask()
+        assert time.monotonic() - begun < TIMEOUT * 1.5 + 0.5
+        assert server.url("").partition("://")[0] in str(caught.value)
+        assert SECRET.decode() not in str(caught.value)
+    server.thaw()
+
+    assert put_within(store, "head", b"2", 5) < 2
+    assert store.get("head").body == b"2"  # type: ignore[union-attr]
+
+
+def test_a_wait_outlives_silence(server: StoreServer, open_again: Callable[[], Store]) -> None:
+    """A server that was silent in the middle of a wait tells of what is written after it."""
+    store, other = open_again(), open_again()
+    version = store.put("head", b"1", None)
+    told: list[bytes | None] = []
+
+    def wait() -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end and not told:
+            with contextlib.suppress(Unavailable):
+                found = store.wait("head", version, 5)
+                if found is not None:
+                    told.append(found.body)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.3)
+    server.freeze()
+    time.sleep(TIMEOUT + 0.5)
+    server.thaw()
+    put_within(other, "head", b"2", 5)
+    begun = time.monotonic()
+    thread.join(20)
+
+    assert told == [b"2"]
+    assert time.monotonic() - begun < 2
+
+
+def test_a_server_that_came_back_is_used(server: StoreServer, open_again: Callable[[], Store]) -> None:
+    """Killed and started again, with its data: the same object works within two seconds, nothing is lost, waits go on."""
+    store = open_again()
+    version = store.put("head", b"1", None)
+    told: list[bytes] = []
+
+    def wait() -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end and not told:
+            with contextlib.suppress(Unavailable):
+                found = store.wait("head", version, 5)
+                if found is not None:
+                    told.append(found.body)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.2)
+    server.kill()
+    begun = time.monotonic()
+    with pytest.raises(Unavailable):
+        store.get("head")
+    with pytest.raises(Unavailable):
+        store.put("head", b"lost", version)
+    assert time.monotonic() - begun < 2 * TIMEOUT + 1
+    server.start()
+
+    assert put_within(store, "lease/a", b"x", 5) < 2
+    found = store.get("head")
+    assert found is not None
+    assert (found.body, found.version) == (b"1", version)
+    store.put("head", b"2", version)
+    begun = time.monotonic()
+    thread.join(20)
+    assert told == [b"2"]
+    assert time.monotonic() - begun < 2
+
+
+def test_a_store_that_is_first_used_in_an_outage_works_after_it(
+    server: StoreServer, open_again: Callable[[], Store]
+) -> None:
+    """A process that starts while the server is away needs no restart when it is back."""
+    store = open_again()
+    server.kill()
+    with pytest.raises(Unavailable):
+        store.get("head")
+    server.start()
+
+    assert put_within(store, "head", b"1", 5) < 2
+
+
+def test_no_step_is_counted_twice_over_crashes(server: StoreServer, open_again: Callable[[], Store]) -> None:
+    """What was refused as Changed was not written, and what was acknowledged stays, however often the server dies."""
+    store = open_again()
+    store.put("count", b"", None)
+    acknowledged: list[str] = []
+    refused: list[str] = []
+    stop = threading.Event()
+
+    def append(name: str) -> None:
+        number = 0
+        while not stop.is_set():
+            with contextlib.suppress(Unavailable):
+                found = store.get("count")
+                assert found is not None
+                number += 1
+                word = f"{name}{number}"
+                try:
+                    store.put("count", found.body + f" {word}".encode(), found.version)
+                    acknowledged.append(word)
+                except Changed:
+                    refused.append(word)
+
+    threads = [threading.Thread(target=append, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        time.sleep(0.3)
+        server.kill()
+        server.start()
+    time.sleep(0.3)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    words: list[str] = []
+
+    def read() -> bool:
+        with contextlib.suppress(Unavailable):
+            words[:] = store.get("count").body.decode().split()  # type: ignore[union-attr]
+            return True
+        return False
+
+    wait_until(read)
+    assert len(words) == len(set(words))
+    assert set(acknowledged) <= set(words)
+    assert not set(refused) & set(words)
+    assert len(acknowledged) > 5
+
+
+def test_a_fork_in_the_middle_of_a_wait_works_in_both(server: StoreServer, open_again: Callable[[], Store]) -> None:
+    """A thread that waits while its process forks hears of the child's write; the child has its own connection."""
+    store = open_again()
+    version = store.put("head", b"0", None)
+    told: list[bytes] = []
+
+    def wait() -> None:
+        found = store.wait("head", version, 15)
+        if found is not None:
+            told.append(found.body)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.3)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            known = store.get("head")
+            store.put("head", b"child", known.version if known else None)
+            written = store.wait("head", version, 5)
+            store.close()
+            code = 0 if written is not None and written.body == b"child" else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    thread.join(15)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert told == [b"child"]
+    store.put("head", b"parent", ANY)
+    assert store.get("head").body == b"parent"  # type: ignore[union-attr]
