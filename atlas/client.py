@@ -141,6 +141,10 @@ class HttpDirectory:
 
     # -- tokens --------------------------------------------------------------------------------------------------------
 
+    def sweep(self) -> list[str]:
+        """Nothing: the replicas of the server do it."""
+        return []
+
     def create_token(
         self, role: str, subject: str, *, by: Author, expires_at: float | None = None
     ) -> tuple[str, Token]:

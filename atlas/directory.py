@@ -75,6 +75,11 @@ class Directory(Protocol):
     def release(self, lease_id: str, incarnation: str) -> None:
         """The holder leaves: its instances are gone at once. Nothing happens when another incarnation holds it by now."""
 
+    def sweep(self) -> list[str]:
+        """Take leases out of the map that were not renewed in time; gives their ids. Whoever holds a lease calls it now and
+        then, so that a realm without a server has no dead instances; over HTTP the server does it, and nothing happens.
+        """
+
     # -- tokens --------------------------------------------------------------------------------------------------------
 
     def create_token(

@@ -24,7 +24,7 @@ _log = logging.getLogger("atlas")
 class Keeper:
     """Keeps the lease that `describe()` gives: asked before every renewal, None while there is nothing to hold.
 
-    Changes (an instance more, one that drains) are told at once by `refresh()`. Safe from any thread; after a fork the child
+    It also sweeps the map, so that a realm without a server loses its dead. Changes (an instance more, one that drains) are told at once by `refresh()`. Safe from any thread; after a fork the child
     holds nothing until its own `start()`.
     """
 
@@ -88,6 +88,7 @@ class Keeper:
                 self._held = None
                 return IDLE_SECONDS
             self._directory.hold(lease)
+            self._directory.sweep()
         except Exception as error:
             if self.failure is None:
                 _log.warning("this instance could not be registered, trying again: %s", _told(error))

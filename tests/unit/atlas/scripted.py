@@ -41,6 +41,9 @@ class ScriptedDirectory:
             raise self.refuse
         self.released.put((lease_id, incarnation))
 
+    def sweep(self) -> list[str]:
+        return []
+
     def _next(self) -> Any:
         answer = self.answers.get()
         if isinstance(answer, Exception):
