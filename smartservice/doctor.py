@@ -45,7 +45,7 @@ class Facts:
 def examine(facts: Facts) -> list[Finding]:
     """Every finding, the worst first."""
     order = {"wrong": 0, "risky": 1, "good": 2}
-    rules = (_stopping, _database, _redis, _threads, _probes, _exposure, _reports, _names, _config, _health)
+    rules = (_stopping, _database, _redis, _threads, _probes, _exposure, _map, _reports, _names, _config, _health)
     return sorted((found for rule in rules for found in rule(facts)), key=lambda finding: order[finding.level])
 
 
@@ -189,6 +189,36 @@ def _exposure(facts: Facts) -> Iterator[Finding]:
     if get("LOG_LEVEL") == "DEBUG" and not facts.is_local:
         yield Finding(
             "risky", "logs", "LOG_LEVEL is DEBUG: much output.", "Use INFO, and a Smart-Debug header for one request."
+        )
+
+
+def _map(facts: Facts) -> Iterator[Finding]:
+    get = facts.settings.__getitem__
+    if facts.is_local:
+        return
+    url = get("ATLAS_URL")
+    if not url:
+        yield Finding(
+            "risky",
+            "map",
+            f"no ATLAS_URL in realm {facts.realm}: nobody can find this service by name, it can call none by name, and its settings change by a deploy only.",
+            "Set ATLAS_URL and ATLAS_TOKEN.",
+        )
+        return
+    if url.startswith("http") and not get("ATLAS_TOKEN"):
+        yield Finding(
+            "wrong",
+            "map",
+            "ATLAS_URL names an `atlas serve`, and there is no ATLAS_TOKEN: it will refuse this service.",
+            f"Run atlas token create service {get('SERVICE_NAME')} and set ATLAS_TOKEN.",
+        )
+    host = get("ADVERTISE_HOST") or get("HOST")
+    if get("REGISTER") and (host.startswith("127.") or host in ("localhost", "::1")) and not get("SIDECAR_URL"):
+        yield Finding(
+            "risky",
+            "map",
+            f"this instance registers as {host}, where other hosts find themselves instead.",
+            "Set HOST to 0.0.0.0, or ADVERTISE_HOST to an address that others can reach.",
         )
 
 

@@ -10,7 +10,13 @@ from smartservice import defaults
 from smartservice.doctor import Facts, Finding, examine
 
 DEFAULTS = {name: value for name, value in vars(defaults).items() if name.isupper()}
-SOUND = {"MANAGEMENT_PORT": 9000, "BUGSNAG_API_KEY": "k"}
+SOUND = {
+    "MANAGEMENT_PORT": 9000,
+    "BUGSNAG_API_KEY": "k",
+    "ATLAS_URL": "https://atlas.example",
+    "ATLAS_TOKEN": "t",
+    "HOST": "0.0.0.0",
+}
 
 
 def facts(*, realm: str = "production", drain: float = 6.0, **more: Any) -> Facts:
@@ -28,9 +34,12 @@ def bad(found: list[Finding]) -> list[tuple[str, str]]:
 
 
 def test_a_sound_service_has_nothing_to_complain_about() -> None:
-    """The defaults with a management port and error reports are sound in production; a laptop needs neither."""
+    """A management port, error reports, a map and an address for others make it sound in production; a laptop needs none."""
     assert bad(examine(facts())) == []
-    assert bad(examine(facts(realm="local", MANAGEMENT_PORT=0, BUGSNAG_API_KEY=""))) == []
+    assert (
+        bad(examine(facts(realm="local", MANAGEMENT_PORT=0, BUGSNAG_API_KEY="", ATLAS_URL=None, HOST="127.0.0.1")))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,6 +73,9 @@ def test_a_sound_service_has_nothing_to_complain_about() -> None:
         ({"BUGSNAG_ENDPOINT": "http://x"}, "wrong", "reports", "only one"),
         ({"WORKERS": 1, "WORKER_CLASS": "sync"}, "risky", "threads", "one request at a time"),
         ({"environ": {"DATABSE_URL": "x"}}, "risky", "names", "DATABSE_URL"),
+        ({"ATLAS_URL": None}, "risky", "map", "no ATLAS_URL in realm production"),
+        ({"ATLAS_TOKEN": ""}, "wrong", "map", "no ATLAS_TOKEN"),
+        ({"HOST": "127.0.0.1"}, "risky", "map", "registers as 127.0.0.1"),
         ({"pending": ("WORKERS",)}, "risky", "config", "WORKERS"),
         ({"refused": ("PAGE_SIZE is wrong",)}, "wrong", "config", "PAGE_SIZE is wrong"),
         ({"silent": ("x.json cannot be read",)}, "wrong", "config", "the source gives no overrides: x.json"),
