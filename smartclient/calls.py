@@ -172,6 +172,7 @@ class Call:
             outcome = "fallback" if fallback is not None else getattr(error, "code", type(error).__name__)
             observer.call(service, method, outcome, self.mesh.clock() - self.begun, len(self.attempts))
             if fallback is None:
+                self._failed_for_good(service)
                 raise
             return self._fall_back(fallback, error)
         failed = response.status_code in REPEATABLE_STATUSES or response.status_code >= 500
@@ -184,7 +185,14 @@ class Call:
             return self._fall_back(
                 fallback, requests.exceptions.HTTPError(f"{response.status_code}", response=response)
             )
+        if response.status_code in REPEATABLE_STATUSES:
+            self._failed_for_good(service)
         return answers.with_attempts(response, self.attempts)
+
+    def _failed_for_good(self, service: str) -> None:
+        """Note it in the request that is being served: whoever sent that is told not to repeat it."""
+        if self.context is not None:
+            self.context.failed_calls.append(service)
 
     def _fall_back(self, fallback: Any, error: Exception) -> requests.Response:
         return answers.with_attempts(answers.from_fallback(fallback, error, self.url), self.attempts)
