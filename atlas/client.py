@@ -139,6 +139,10 @@ class HttpDirectory:
         query = urlencode({"incarnation": incarnation})
         self._replicas.ask("DELETE", f"/v1/leases/{_part(lease_id)}", query=query)
 
+    def sweep(self) -> list[str]:
+        """Nothing: the server does it."""
+        return []
+
     # -- tokens --------------------------------------------------------------------------------------------------------
 
     def sweep(self) -> list[str]:

@@ -6,13 +6,13 @@ import logging
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from atlas.directory import Directory
 from atlas.server.answers import Answers, Audience, Prepared
+from atlas.server.bell import Bell
 from atlas.world import Delta, Position, World
 from smartrealm import on_fork
 from smartrealm.errors import Overloaded, SmartError, Unavailable
@@ -35,9 +35,6 @@ class Backend(Directory, Protocol):
     def secrets(self, service: str) -> Mapping[str, Any]:
         """The opened secrets of a service and the shared ones, by `scope/KEY`; from memory."""
 
-    def sweep(self) -> object:
-        """End the leases that have run out."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -53,6 +50,14 @@ class Pace:
     first_world: float = 5.0
     """How long a request waits for the first world of this worker."""
     most_waiting: int = 1900
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The world and the changes that led to it, swapped in one reference."""
+
+    world: World
+    ring: tuple[Delta, ...] = ()
 
 
 class Follower:
@@ -73,7 +78,7 @@ class Follower:
     ) -> None:
         self.book = book
         self.pace = pace or Pace()
-        self.world: World | None = None
+        self._view: _View | None = None
         self.problem: str | None = None
         """Why the store could not be asked the last time; None when it could."""
         self.waiting = 0
@@ -82,7 +87,6 @@ class Follower:
         self._is_draining = draining
         self._clock = clock
         self._spread = spread
-        self._ring: deque[Delta] = deque(maxlen=LONGEST_RING)
         self._heard_at: float | None = None
         self._looked_at = clock()
         self._looks = MOST_LOOKS
@@ -108,9 +112,8 @@ class Follower:
 
     def release(self) -> None:
         """Send everybody away who waits; from now on nobody waits for long."""
-        with self._news:
-            self.draining = True
-            self._news.notify_all()
+        self.draining = True
+        self._bell.ring()
 
     def close(self) -> None:
         """End the threads and the book. Idempotent."""
@@ -121,23 +124,30 @@ class Follower:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     @property
+    def world(self) -> World | None:
+        """The world in memory; None before the first one."""
+        return None if self._view is None else self._view.world
+
+    @property
     def age_seconds(self) -> float | None:
         """How long ago the store last answered; None when it never did."""
         return None if self._heard_at is None else self._clock() - self._heard_at
 
     def known(self) -> World:
         """The world in memory. Raises Unavailable when there is none yet."""
+        return self._known_view().world
+
+    def _known_view(self) -> _View:
         self.start()
-        if self.world is None:
+        if self._view is None:
             self.wait_for_first(self.pace.first_world)
-        if self.world is None:
+        if self._view is None:
             raise Unavailable(f"The map has not been read yet: {self.problem or 'the store has not answered'}", 2)
-        return self.world
+        return self._view
 
     def wait_for_first(self, seconds: float) -> None:
         """Wait until there is a world in memory."""
-        with self._news:
-            self._news.wait_for(lambda: self.world is not None, seconds)
+        self._bell.wait_for(lambda: self.world is not None, seconds)
 
     def fresh(self) -> World:
         """The world of this moment, asked of the store; the one in memory while the store is away."""
@@ -173,35 +183,42 @@ class Follower:
         """
         if since.epoch != self.known().position.epoch:  # or this worker is the one that has not heard yet
             return self._answers.complete(self.fresh(), audience)
-        begun = self._clock()
-        end = begun + seconds
-        with self._news:
+        with self._counting:
             if seconds > 0 and self.waiting >= self.pace.most_waiting:
                 raise Overloaded(f"{self.waiting} readers wait already; ask another replica.", 1)
-            was_draining = self.draining
             self.waiting += 1
-            try:
-                while (found := self._since(since, audience)) is None:
-                    most = end if not self.draining else min(end, begun + self.pace.draining_wait)
-                    left = most - self._clock()
-                    if left <= 0 or (self.draining and not was_draining):
-                        return self._nothing_seen(since, audience, begun, seconds)
-                    self._news.wait(left)
-                self.told += 1
-                return found
-            finally:
+        found = None
+        try:
+            found = self._wait_for_news(since, audience, seconds)
+        finally:
+            with self._counting:
                 self.waiting -= 1
+                self.told += found is not None
+        return found
+
+    def _wait_for_news(self, since: Position, audience: Audience, seconds: float) -> Prepared | None:
+        begun = self._clock()
+        was_draining = self.draining
+        while True:
+            heard = self._bell.rings
+            found = self._since(since, audience)
+            if found is not None:
+                return found
+            end = begun + (min(seconds, self.pace.draining_wait) if self.draining else seconds)
+            left = end - self._clock()
+            if left <= 0 or (self.draining and not was_draining):
+                return self._nothing_seen(since, audience, begun, seconds)
+            self._bell.sleep(heard, left)
 
     def _since(self, since: Position, audience: Audience) -> Prepared | None:
-        world = self.world
-        assert world is not None
-        here = world.position
+        view = self._known_view()
+        world, here = view.world, view.world.position
         if since.epoch != here.epoch:
             return self._answers.complete(world, audience)
         if since == here or not _is_before(since, here):
             return None  # or it comes from a worker that is ahead of this one: wait until this one has caught up
         deltas: list[Delta] = []
-        for delta in reversed(self._ring):
+        for delta in reversed(view.ring):
             deltas.append(delta)
             if _is_before(delta.since, since):
                 return self._answers.delta(since, here, reversed(deltas), audience)
@@ -212,8 +229,7 @@ class Follower:
 
         One that is ahead of a store which answers comes from a map that is gone (a restored backup): it begins anew.
         """
-        world = self.world
-        assert world is not None
+        world = self.known()
         if since != world.position and _is_before(since, world.position):
             return self._answers.nothing(since, world.position)
         is_current = self._heard_at is not None and self._heard_at > begun and self.problem is None
@@ -245,19 +261,13 @@ class Follower:
         self._heard_at = self._clock()
         if update is None:
             return
-        if isinstance(update, World):
-            world = update
+        if isinstance(update, World) or self._view is None:
+            assert isinstance(update, World)
+            self._view = _View(update)
         else:
-            assert self.world is not None
-            world = self.world.apply(update)
-        with self._news:
-            if isinstance(update, World):
-                self._ring.clear()
-            else:
-                self._ring.append(update)
-            self.world = world
-            self._answers.forget()
-            self._news.notify_all()
+            self._view = _View(self._view.world.apply(update), (*self._view.ring[1 - LONGEST_RING :], update))
+        self._answers.forget()
+        self._bell.ring()
 
     def _note(self, error: Exception) -> None:
         said = error.message if isinstance(error, SmartError) else type(error).__name__
@@ -290,8 +300,8 @@ class Follower:
                 return
 
     def _begin_anew(self) -> None:
-        self._news = threading.Condition()
-        self._starting = threading.Lock()
+        self._bell = Bell()
+        self._starting, self._counting = threading.Lock(), threading.Lock()
         self._stop = threading.Event()
         self._threads = []
         self._answers = Answers(self.book.secrets)

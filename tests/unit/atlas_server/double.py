@@ -80,9 +80,10 @@ class MapDouble:
     def secrets(self, service: str) -> Mapping[str, Any]:
         return {name: value for name, value in self.opened.items() if name.partition("/")[0] in ("*", service)}
 
-    def sweep(self) -> None:
+    def sweep(self) -> list[str]:
         self._ask()
         self.swept.set()
+        return []
 
     def history(self, **wanted: Any) -> list[Change]:
         return [Change(2, 5.0, "anna", "why not", (Edit("service", "web", None, {"name": "web"}),), "c1")]
