@@ -317,8 +317,9 @@ class AtlasGroup(click.Group):
             return _told(error.message, exit_code(error), as_json, error.code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "atlas"
-            text = " ".join(error.format_message().split()).rstrip(".?")
-            return _told(f"{text}; see {path} --help.", 2, as_json, "wrong-use")
+            text = " ".join(error.format_message().split()).rstrip(".")
+            joint = " See" if text.endswith("?") else "; see"
+            return _told(f"{text}{joint} {path} --help.", 2, as_json, "wrong-use")
         except click.ClickException as error:
             return _told(error.format_message(), 2, as_json, "wrong-use")
         except (click.Abort, KeyboardInterrupt):
