@@ -154,8 +154,11 @@ def _enabled(world: World, service: str) -> bool:
     return any(place.takes_calls for place in world.places(service))
 
 
-def _bare(kind: Kind, data: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Without what tells only who set it and when."""
-    if data is None or kind != "override":
-        return data
-    return {name: value for name, value in data.items() if name not in ("author", "at", "revision")}
+def _bare(kind: Kind, data: Mapping[str, Any] | None) -> str | None:
+    """As text, in which 1, 1.0 and true differ; without what tells only who set an override and when."""
+    if data is None:
+        return None
+    told = {
+        name: value for name, value in data.items() if kind != "override" or name not in ("author", "at", "revision")
+    }
+    return json.dumps(told, sort_keys=True)

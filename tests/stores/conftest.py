@@ -107,6 +107,18 @@ def open_directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[O
 
 
 @pytest.fixture
+def open_other(tmp_path: Path) -> Iterator[OpenDirectory]:
+    """Opens a second fresh map, in SQLite: what is moved to or from."""
+    with ExitStack() as stack:
+
+        def open_again(service: str | None = None) -> Directory:
+            url = f"sqlite:///{tmp_path / 'other' / 'realm.db'}"
+            return stack.enter_context(atlas.open(url, service=service, keys=KEYS, environ={}))
+
+        yield open_again
+
+
+@pytest.fixture
 def directory(open_directory: OpenDirectory) -> Directory:
     """A fresh, empty map."""
     return open_directory()
