@@ -79,7 +79,7 @@ def zookeeper_server() -> Iterator[StoreServer]:
         settings = {
             "tickTime": 500, "minSessionTimeout": 1000, "maxSessionTimeout": 60000, "dataDir": root / "data",
             "clientPort": port, "clientPortAddress": "127.0.0.1", "admin.enableServer": "false", "maxClientCnxns": 0,
-            "4lw.commands.whitelist": "ruok,wchs,cons",
+            "4lw.commands.whitelist": "srvr,wchs",
         }  # fmt: skip
         (root / "zoo.cfg").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         # Debian's jar names what it needs, and its directory holds everybody's; elsewhere the directory is ZooKeeper's own.
@@ -90,7 +90,7 @@ def zookeeper_server() -> Iterator[StoreServer]:
         ]  # fmt: skip
         url = "zookeeper://127.0.0.1:{port}/{name}"
         with _running(
-            StoreServer("zookeeper", port, command, lambda: ask_zookeeper(port, "ruok") == "imok", root, url)
+            StoreServer("zookeeper", port, command, lambda: "Mode:" in ask_zookeeper(port, "srvr"), root, url)
         ) as server:
             yield server
 

@@ -200,8 +200,8 @@ class DynamoDBStore:
 
     def _new_client(self) -> Any:
         try:
-            import boto3  # type: ignore[import-untyped]
-            from botocore.config import Config  # type: ignore[import-untyped]
+            import boto3
+            from botocore.config import Config
         except ImportError as error:
             raise ConfigurationError("dynamodb:// needs boto3: pip install 'smartservice[dynamodb]'") from error
         for name in ("boto3", "botocore"):

@@ -62,7 +62,7 @@ class ZooKeeperStore:
     ) -> None:
         self.address = address
         self.timeout_seconds = address.seconds("timeout_seconds", timeout_seconds)
-        self._root = "/" + "/".join(quote(part, safe="") for part in (address.path or "atlas").split("/"))
+        self._root = "/" + "/".join(map(_quoted, (address.path or "atlas").split("/")))
         self._sleep = sleep
         self._clock = clock
         self._lock = threading.Lock()
@@ -228,10 +228,7 @@ class ZooKeeperStore:
 
     def _path(self, key: str) -> str:
         directory, _, leaf = key.rpartition("/")
-        leaf = quote(leaf, safe=":@")
-        # ZooKeeper refuses the names of one and of two dots.
-        leaf = leaf.replace(".", "%2E") if leaf in (".", "..") else leaf
-        return f"{self._root}/{quote(directory, safe=':@').replace('/', '%2F') if directory else _TOP}/{leaf}"
+        return f"{self._root}/{_quoted(directory) if directory else _TOP}/{_quoted(leaf)}"
 
     # -- watching ------------------------------------------------------------------------------------------------------
 
@@ -286,8 +283,8 @@ class ZooKeeperStore:
 
     def _new_client(self) -> Any:
         try:
-            from kazoo.client import KazooClient  # type: ignore[import-untyped]
-            from kazoo.security import CREATOR_ALL_ACL  # type: ignore[import-untyped]
+            from kazoo.client import KazooClient
+            from kazoo.security import CREATOR_ALL_ACL
         except ImportError as error:
             raise ConfigurationError("zookeeper:// needs kazoo: pip install 'smartservice[zookeeper]'") from error
         tls = self.address.flag("tls", "ca" in self.address.options)
@@ -333,7 +330,7 @@ class ZooKeeperStore:
             self._sleep(0.02)
 
     def _answer(self, pending: Any, end: float) -> Any:
-        from kazoo import exceptions as said  # type: ignore[import-untyped]
+        from kazoo import exceptions as said
 
         if not pending.wait(max(0.0, end - self._clock())):
             raise _Lost("it was silent for too long")
@@ -409,6 +406,11 @@ def _document(key: str, found: Any) -> Document | None:
 
 def _names(children: Any) -> list[str]:
     return [] if isinstance(children, Exception) else children
+
+
+def _quoted(name: str) -> str:
+    """The name of a node; ZooKeeper refuses those of one and of two dots."""
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe=":@")
 
 
 def _unquoted(directory: str) -> str:
