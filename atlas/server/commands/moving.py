@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -27,8 +30,7 @@ def export(session: Session, file: str) -> None:
     A FILE appears whole or not at all.
     """
     progress = Progress(session, "exported")
-    with ExitStack() as stack:
-        out = _target(stack, file)
+    with _target(file) as out:
         for record in progress.over(session.directory.export()):
             out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
         out.flush()
@@ -37,10 +39,21 @@ def export(session: Session, file: str) -> None:
         session.give({"records": progress.number, "file": file})
 
 
-def _target(stack: ExitStack, file: str) -> TextIO:
+@contextmanager
+def _target(file: str) -> Iterator[TextIO]:
+    """stdout, or a file that takes the place of the one before when everything is in it; readable by its owner alone."""
     if file == "-":
-        return sys.stdout
-    return stack.enter_context(click.open_file(file, "w", encoding="utf-8", atomic=True))  # type: ignore[return-value]
+        yield sys.stdout
+        return
+    place = Path(file).absolute()
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            yield out
+        os.replace(temporary, place)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 @click.command("import", short_help="Fill an empty map from a file.")
@@ -52,15 +65,23 @@ def import_(session: Session, file: str) -> None:
     --dry-run fills a map of its own with it, which is thrown away: what it accepts, the real one does.
     """
     progress = Progress(session, "imported")
-    with ExitStack() as stack:
-        source = sys.stdin if file == "-" else stack.enter_context(_open(file))
+    with _source(file) as source:
         revision = session.to_fill().import_(progress.over(_records(source, file)))
     progress.end()
     session.done(f"{count(progress.number, 'record')} imported", revision, records=progress.number)
 
 
-def _open(file: str) -> TextIO:
-    return open(file, encoding="utf-8")
+@contextmanager
+def _source(file: str) -> Iterator[TextIO]:
+    if file == "-":
+        yield sys.stdin
+        return
+    try:
+        source = open(file, encoding="utf-8")  # noqa: SIM115 (closed below; only its opening is explained)
+    except OSError as error:
+        raise ValidationFailed(f"{file} cannot be read: {error.strerror}.") from None
+    with source:
+        yield source
 
 
 def _records(lines: Iterable[str], file: str) -> Iterator[Mapping[str, Any]]:
