@@ -14,7 +14,7 @@ from atlas import wire
 from atlas.model import Author, Change, Kind, Lease, Ruling, Service, Token, address
 from atlas.replicas import Answer, Patience, Replicas
 from atlas.world import Delta, Position, World
-from smartrealm.errors import Unavailable
+from smartrealm.errors import Unavailable, ValidationFailed
 
 LONGEST_POLL = 60.0
 """Seconds that the server lets one question wait at most; longer waits are several questions."""
@@ -139,10 +139,6 @@ class HttpDirectory:
         query = urlencode({"incarnation": incarnation})
         self._replicas.ask("DELETE", f"/v1/leases/{_part(lease_id)}", query=query)
 
-    def sweep(self) -> list[str]:
-        """Nothing: the server does it."""
-        return []
-
     # -- tokens --------------------------------------------------------------------------------------------------------
 
     def sweep(self) -> list[str]:
@@ -212,7 +208,9 @@ class HttpDirectory:
 
 
 def _part(text: str) -> str:
-    """One part of a path; never one that a server or a proxy would resolve."""
+    """One part of a path; never one that a server or a proxy would take for two, or for none. Raises ValidationFailed."""
+    if not text or "/" in text:
+        raise ValidationFailed(f"{text!r} names nothing in the map: it is empty, or has a slash.")
     return quote(text, safe="@:") if text.strip(".") else quote(text, safe="").replace(".", "%2E")
 
 
