@@ -58,6 +58,8 @@ def prepare(
     elif prepared.method not in ("GET", "HEAD"):
         prepared.prepare_content_length(None)
     auth = auth or session.auth
+    if auth or hooks:
+        prepared._cookies = prepared._cookies or RequestsCookieJar()  # they may send it again, with new cookies
     if auth:
         prepared.prepare_auth(auth, prepared.url)
     if hooks or session.hooks.get("response"):

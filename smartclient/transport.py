@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Failed", "Lease", "Pools", "exchange"]
 
-_PLAIN_CONNECTION = urllib3.connection.HTTPConnection
 _ONE_WRITE = 64 * 1024
 _LONGEST_LINE = 65536
 _MOST_HEADERS = 200
@@ -335,7 +334,7 @@ def exchange(
     `once`: a request that must not be repeated; it avoids connections that are about to be closed.
     """
     try:
-        if urllib3.connection.HTTPConnection is not _PLAIN_CONNECTION:  # a recorder such as vcrpy stands in
+        if urllib3.connection.HTTPConnection.__module__ != "urllib3.connection":  # a recorder such as vcrpy stands in
             return _through_urllib3(address, request, path, lease, host, connect_until, answer_until)
         head = head_of(request.method or "GET", path, host, request.headers)
         wire = pools.take(address, idle_seconds=IDLE_SECONDS_ONCE if once else IDLE_SECONDS)
@@ -364,12 +363,14 @@ def _send_and_read(sock: _TimedSocket, wire: Wire, head: bytes, request: Prepare
     except (BrokenPipeError, ConnectionResetError) as error:
         broken = error  # a server may refuse a long body before it has read it: there may be an answer
     method = request.method or "GET"
+    read = _Head(sock, method=method)
     try:
-        read = _Head(sock, method=method)
         read.begin()
     except TimeoutError as error:
+        read.close()
         raise Failed("timeout", error, sent=True) from error
     except (OSError, http.client.HTTPException) as error:
+        read.close()
         raise Failed("reset", broken or error, sent=True) from error
     wire.keep = not read.will_close and broken is None
     return Answer(

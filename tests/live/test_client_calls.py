@@ -1,0 +1,515 @@
+"""Calls to a service over real sockets: what arrives, what comes back, what is tried again."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from requests.auth import HTTPDigestAuth
+
+import smartclient
+from atlas.world import World
+from smartclient.errors import (
+    AttemptTimedOut,
+    BodyBroken,
+    BreakerOpen,
+    ConnectionFailed,
+    DeadlineExceeded,
+    LimitReached,
+    NoInstances,
+    UnknownService,
+)
+from smartclient.runtime import Mesh, Options, Peer
+from smartrealm import errors
+from smartrealm.headers import CallContext, enter_call, leave_call
+from tests.faults import FaultServer, Seen, answer, close, drip, drip_head, half, hang, reset, world_of
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as serving:
+        yield serving
+
+
+@pytest.fixture
+def session_of(tmp_path: Path) -> Iterator[Callable[..., smartclient.Session]]:
+    """Makes a session whose mesh knows the given servers as instances of `identity`."""
+    meshes: list[Mesh] = []
+
+    def make(*servers: FaultServer, world: World | None = None, **options: object) -> smartclient.Session:
+        known = world or world_of([one.address for one in servers])
+        mesh = Mesh(Options(state_dir=str(tmp_path / "state"), **options), world=lambda: known)  # type: ignore[arg-type]
+        meshes.append(mesh)
+        return smartclient.Session(mesh=mesh)
+
+    yield make
+    for mesh in meshes:
+        mesh.close()
+
+
+SessionOf = Callable[..., smartclient.Session]
+
+
+def peer_of(session: smartclient.Session) -> Peer:
+    assert session.mesh is not None
+    return session.mesh.peer("identity")
+
+
+def reacting(*reactions: object) -> Callable[[Seen], object]:
+    """One reaction after the other; ordinary answers afterwards."""
+    left = list(reactions)
+    return lambda seen: left.pop(0) if left else answer()
+
+
+# -- what arrives and what comes back ----------------------------------------------------------------------------------
+
+
+def test_a_call_by_name_reaches_an_instance(server: FaultServer, session_of: SessionOf) -> None:
+    """Method, path, parameters, body and headers arrive; the response shows the service:// URL and its attempt."""
+    server.react = lambda seen: answer(201, b'{"id": 7}')
+    session = session_of(server, caller="orders")
+    response = session.post(
+        "service://identity/teams?x=1", params={"y": "ä b"}, json={"name": "n"}, headers={"X-Mine": "1"}
+    )
+    assert response.status_code == 201
+    assert response.json() == {"id": 7}
+    assert response.url == "service://identity/teams?x=1&y=%C3%A4+b"
+    assert type(response) is requests.Response
+    (seen,) = server.seen
+    assert (seen.method, seen.path, json.loads(seen.body)) == ("POST", "/teams?x=1&y=%C3%A4+b", {"name": "n"})
+    assert seen.headers["x-mine"] == "1"
+    assert seen.headers["host"] == "identity.smart-service"
+    assert seen.headers["smart-service"] == "identity"
+    assert seen.headers["smart-caller"] == "orders"
+    assert seen.headers["smart-attempt"] == "1"
+    assert 9000 < int(seen.headers["smart-deadline"]) <= 10_000
+    (attempt,) = response.attempts  # type: ignore[attr-defined]
+    assert (attempt.number, attempt.instance, attempt.outcome, attempt.status) == (1, server.address, "ok", 201)
+
+
+def test_both_routes_behave_alike(server: FaultServer, session_of: SessionOf) -> None:
+    """Through a sidecar the same request arrives at its one address; the name goes in a header."""
+    direct = session_of(server).get("service://identity/teams")
+    sidecar = session_of(world=World(), sidecar_url=f"http://{server.address}")
+    sidecar.mesh._world = None  # behind a sidecar no map is needed
+    through = sidecar.get("service://identity/teams")
+    assert direct.url == through.url
+    one, other = ({**seen.headers} for seen in server.seen)
+    for changing in ("x-request-id", "traceparent", "smart-deadline"):
+        assert one.pop(changing)
+        assert other.pop(changing)
+    assert one == other
+
+
+def test_the_context_flows_on(server: FaultServer, session_of: SessionOf) -> None:
+    """Request id, trace (with a span of its own), tags and the remaining time of the inbound request go along."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+    context = CallContext(
+        "abc", deadline=time.monotonic() + 2, traceparent=trace, tracestate="v=1", tags={"tenant": "x y"}
+    )
+    token = enter_call(context)
+    try:
+        session_of(server).get("service://identity/")
+    finally:
+        leave_call(token)
+    headers = server.seen[0].headers
+    assert headers["x-request-id"] == "abc"
+    assert headers["traceparent"][:36] == trace[:36]
+    assert headers["traceparent"][36:52] != trace[36:52]
+    assert headers["traceparent"][52:] == "-00"
+    assert headers["tracestate"] == "v=1"
+    assert headers["baggage"] == "tenant=x%20y"
+    assert 1000 < int(headers["smart-deadline"]) <= 2000
+
+
+def test_an_unknown_name_fails_at_once_and_lists_the_near_ones(server: FaultServer, session_of: SessionOf) -> None:
+    """The error is a ConnectionError of requests and a NotFound of the toolkit."""
+    with pytest.raises(requests.ConnectionError, match="did you mean identity") as caught:
+        session_of(server).get("service://identiti/")
+    assert isinstance(caught.value, UnknownService)
+    assert isinstance(caught.value, errors.NotFound)
+    assert caught.value.attempts == ()
+
+
+def test_a_service_without_instances_says_so(session_of: SessionOf) -> None:
+    """The name is known, and nobody takes calls."""
+    with pytest.raises(NoInstances, match="no instance"):
+        session_of(world=world_of([])).get("service://identity/")
+
+
+def test_cookies_stay_with_their_service(server: FaultServer, session_of: SessionOf) -> None:
+    """A cookie of one service is sent to it again, and not to another one behind the same address, whatever it asks for."""
+    server.react = lambda seen: answer(headers=["Set-Cookie: a=1", "Set-Cookie: b=2; Domain=.smart-service"])
+    both = world_of([server.address])
+    other = world_of([server.address], "billing")
+    world = World(services={**both.services, **other.services}, instances={**both.instances, **other.instances})
+    session = session_of(world=world)
+    response = session.get("service://identity/")
+    assert response.cookies["a"] == "1"
+    session.get("service://identity/")
+    session.get("service://billing/")
+    assert [seen.headers.get("cookie") for seen in server.seen] == [None, "a=1", None]
+
+
+def test_a_redirect_stays_within_the_service(server: FaultServer, session_of: SessionOf) -> None:
+    """A relative one, one to the virtual host, and one to the instance's own address; history is kept."""
+    places = [
+        "/teams/",
+        "http://identity.smart-service/teams/",
+        f"http://{server.address}/teams/",
+        "service://identity/teams/",
+    ]
+    session = session_of(server)
+    for place in places:
+        server.react = lambda seen, place=place: (
+            answer(301, headers=[f"Location: {place}"]) if seen.path == "/teams" else None
+        )
+        response = session.get("service://identity/teams", headers={"Authorization": "Bearer x"})
+        assert response.url == "service://identity/teams/"
+        assert [one.status_code for one in response.history] == [301]
+        assert server.seen[-1].headers["authorization"] == "Bearer x"
+
+
+def test_nothing_secret_crosses_to_another_service_or_leaves_the_mesh(
+    server: FaultServer, session_of: SessionOf
+) -> None:
+    """After a redirect to another service, or to a plain URL, there is no Authorization, no cookie, no key, no header of ours."""
+    with FaultServer() as outside:
+        both = world_of([server.address])
+        other = world_of([outside.address], "billing")
+        world = World(services={**both.services, **other.services}, instances={**both.instances, **other.instances})
+        session = session_of(world=world, caller="orders")
+        for place in ("service://billing/", f"http://{outside.address}/"):
+            server.react = lambda seen, place=place: answer(307, headers=[f"Location: {place}"])
+            session.put(
+                "service://identity/",
+                data=b"x",
+                headers={"Authorization": "Bearer x"},
+                cookies={"a": "1"},
+                idempotency_key="k",
+            )
+        crossed, left = (seen.headers for seen in outside.seen)
+        for headers in (crossed, left):
+            assert not {"authorization", "cookie", "idempotency-key"} & headers.keys()
+        assert crossed["smart-service"] == "billing"
+        assert not {name for name in left if name.startswith("smart-") or name in ("x-request-id", "traceparent")}
+
+
+def test_redirects_are_shown_when_they_are_not_wanted(server: FaultServer, session_of: SessionOf) -> None:
+    """allow_redirects=False gives the redirect itself; a circle of them ends."""
+    server.react = lambda seen: answer(302, headers=["Location: /again"])
+    session = session_of(server)
+    assert session.get("service://identity/", allow_redirects=False).status_code == 302
+    with pytest.raises(requests.TooManyRedirects):
+        session.get("service://identity/")
+
+
+def test_digest_authentication_works(server: FaultServer, session_of: SessionOf) -> None:
+    """An authentication that sends the request again does so within the same call."""
+    challenge = 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"'
+    server.react = lambda seen: None if "authorization" in seen.headers else answer(401, headers=[challenge])
+    response = session_of(server).get("service://identity/", auth=HTTPDigestAuth("u", "p"))
+    assert response.status_code == 200
+    assert [one.outcome for one in response.attempts] == ["ok", "ok"]  # type: ignore[attr-defined]
+
+
+def test_hooks_run(server: FaultServer, session_of: SessionOf) -> None:
+    """Response hooks of the session see the response; those of the call take their place, as in requests."""
+    heard: list[int] = []
+    session = session_of(server)
+    session.hooks["response"].append(lambda response, **keywords: heard.append(response.status_code))
+    session.get("service://identity/")
+    session.get("service://identity/", hooks={"response": lambda response, **keywords: heard.append(0)})
+    assert heard == [200, 0]
+
+
+# -- what is tried again -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [reset, close, half, answer(503), answer(502), answer(504), answer(429)])
+def test_an_idempotent_call_is_tried_again(server: FaultServer, session_of: SessionOf, failure: object) -> None:
+    """The second attempt succeeds; both are listed, and numbered on the wire."""
+    server.react = reacting(failure)  # type: ignore[assignment]
+    response = session_of(server).get("service://identity/")
+    assert response.status_code == 200
+    assert [attempt.number for attempt in response.attempts] == [1, 2]  # type: ignore[attr-defined]
+    assert [seen.headers["smart-attempt"] for seen in server.seen] == ["1", "2"]
+    assert len({seen.headers["x-request-id"] for seen in server.seen}) == 1
+    assert len({seen.headers["traceparent"] for seen in server.seen}) == 2
+
+
+@pytest.mark.parametrize("failure", [reset, close, half, answer(503)])
+def test_a_post_is_sent_once_unless_it_has_a_key(server: FaultServer, session_of: SessionOf, failure: object) -> None:
+    """What may have been executed is not repeated; with an idempotency key it is, under the same key."""
+    server.react = reacting(failure)  # type: ignore[assignment]
+    session = session_of(server)
+    try:
+        session.post("service://identity/", data=b"x").raise_for_status()
+    except requests.RequestException:
+        pass
+    assert len(server.seen) == 1
+    server.react = reacting(failure)  # type: ignore[assignment]
+    assert session.post("service://identity/", data=b"x", idempotency_key="k1").ok
+    assert [seen.headers.get("idempotency-key") for seen in server.seen[1:]] == ["k1", "k1"]
+
+
+def test_what_was_never_sent_is_tried_elsewhere(server: FaultServer, session_of: SessionOf) -> None:
+    """A refused connection is repeated at another instance for every method, one-shot bodies included."""
+    gone = FaultServer()
+    gone.close()
+    session = session_of(gone, server)
+    for _ in range(6):
+        assert session.post("service://identity/", data=iter([b"one", b"two"])).ok
+    assert {seen.body for seen in server.seen} == {b"onetwo"}
+
+
+def test_a_seekable_body_is_wound_back_to_where_it_was(server: FaultServer, session_of: SessionOf) -> None:
+    """The second attempt sends what the first one sent."""
+    server.react = reacting(reset)  # type: ignore[assignment]
+    file = io.BytesIO(b"skip-the-body")
+    file.seek(5)
+    assert session_of(server).put("service://identity/", data=file).ok
+    assert [seen.body for seen in server.seen] == [b"the-body", b"the-body"]
+
+
+def test_a_body_that_cannot_be_replayed_is_sent_once(server: FaultServer, session_of: SessionOf) -> None:
+    """A generator's PUT that was cut off fails: it never arrives a second time, empty."""
+    server.react = reacting(reset)  # type: ignore[assignment]
+    with pytest.raises(ConnectionFailed):
+        session_of(server).put("service://identity/", data=(part for part in [b"a", b"b"]))
+    assert [seen.body for seen in server.seen] == [b"ab"]
+
+
+def test_one_layer_retries(server: FaultServer, session_of: SessionOf) -> None:
+    """`Smart-Retry: no` on the answer ends the attempts, and says nothing against the instance."""
+    server.react = lambda seen: answer(503, headers=["Smart-Retry: no"])
+    session = session_of(server)
+    for _ in range(30):
+        assert session.get("service://identity/").status_code == 503
+    assert len(server.seen) == 30
+    assert peer_of(session).breaker.state == "closed"
+
+
+def test_a_service_of_retry_class_none_is_not_repeated(server: FaultServer, session_of: SessionOf) -> None:
+    """What the map says of the service holds for its callers."""
+    server.react = reacting(answer(503))  # type: ignore[assignment]
+    session = session_of(world=world_of([server.address], retry_class="none"))
+    assert session.get("service://identity/").status_code == 503
+
+
+def test_the_final_answer_is_given_back(server: FaultServer, session_of: SessionOf) -> None:
+    """A call that fails by status ends with the last answer, as in requests."""
+    server.react = lambda seen: answer(503, b"no")
+    response = session_of(server).get("service://identity/", retries=1)
+    assert (response.status_code, response.content) == (503, b"no")
+    assert [attempt.status for attempt in response.attempts] == [503, 503]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("failure", "kind"), [(reset, ConnectionFailed), (half, BodyBroken)])
+def test_the_final_error_lists_what_was_tried(
+    server: FaultServer, session_of: SessionOf, failure: object, kind: type[Exception]
+) -> None:
+    """It is an exception of requests and an Unavailable of the toolkit; budget permitting there were three attempts."""
+    server.react = lambda seen: failure  # type: ignore[assignment,return-value]
+    with pytest.raises(kind, match="3 attempts") as caught:
+        session_of(server).get("service://identity/")
+    assert isinstance(caught.value, requests.RequestException)
+    assert isinstance(caught.value, errors.Unavailable)
+    assert len(caught.value.attempts) == 3  # type: ignore[attr-defined]
+    assert caught.value.__cause__ is not None
+
+
+def test_a_hung_instance_costs_one_attempt(server: FaultServer, session_of: SessionOf) -> None:
+    """The attempt ends after its share of the time, and another instance answers."""
+    with FaultServer(lambda seen: hang(2)) as hung:
+        session = session_of(hung, server, attempt_seconds=0.1)
+        begun = time.monotonic()
+        for _ in range(4):
+            assert session.get("service://identity/").ok
+        assert time.monotonic() - begun < 0.6
+        with pytest.raises(AttemptTimedOut):
+            session_of(hung, attempt_seconds=0.05).get("service://identity/", retries=0)
+
+
+def test_a_fallback_stands_in(server: FaultServer, session_of: SessionOf) -> None:
+    """A value, a function of the error, or a response; the attempts are still there."""
+    server.react = lambda seen: reset
+    session = session_of(server)
+    valued = session.get("service://identity/x", retries=0, fallback={"teams": []})
+    assert (valued.status_code, valued.json(), valued.url) == (200, {"teams": []}, "service://identity/x")
+    assert [attempt.outcome for attempt in valued.attempts] == ["reset"]  # type: ignore[attr-defined]
+    named = session.get("service://identity/", retries=0, fallback=lambda error: type(error).__name__)
+    assert named.text == "ConnectionFailed"
+    assert session.get("service://identity/", retries=0, fallback=lambda: b"raw").content == b"raw"
+    ready = requests.Response()
+    assert session.get("service://identity/", retries=0, fallback=ready) is ready
+    server.react = lambda seen: answer(503)
+    assert session.get("service://identity/", retries=0, fallback=[1]).json() == [1]
+    assert session.get("service://nobody/", fallback=[1]).json() == [1]
+
+
+def test_a_slow_call_is_hedged_at_another_instance(server: FaultServer, session_of: SessionOf) -> None:
+    """The second attempt wins long before the first, which is closed; a POST is never hedged."""
+    with FaultServer(lambda seen: hang(1.0)) as slow:
+        session = session_of(server, slow)
+        peer = peer_of(session)
+        begun = time.monotonic()
+        for _ in range(4):
+            assert session.get("service://identity/", hedge=0.05).ok
+        assert time.monotonic() - begun < 0.8
+        assert len(slow.seen) >= 1
+        time.sleep(0.05)
+        assert sum(member.under_way for member in peer.balancer.members) == 0
+        assert peer.limit.under_way == 0
+    before = len(server.seen)
+    server.react = lambda seen: hang(0.15)
+    session_of(server).post("service://identity/", hedge=0.01)
+    assert len(server.seen) == before + 1
+
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_breaker_stops_calls_to_a_service_that_fails(server: FaultServer, session_of: SessionOf) -> None:
+    """At a steady half of failures it opens within 20 calls; then callers fail without a request, until a probe succeeds."""
+    server.react = lambda seen: reset if len(server.seen) % 2 else None
+    session = session_of(server)
+    with pytest.raises(BreakerOpen) as caught:  # noqa: PT012
+        for _ in range(21):
+            try:
+                session.get("service://identity/", retries=0)
+            except ConnectionFailed:
+                pass
+    assert caught.value.attempts == ()
+    assert caught.value.retry_after_seconds == 1
+    reached = len(server.seen)
+    assert reached <= 20
+    server.react = lambda seen: None
+    with pytest.raises(BreakerOpen):
+        session.get("service://identity/")
+    assert len(server.seen) == reached
+    time.sleep(0.65)
+    assert session.get("service://identity/").ok
+    assert session.get("service://identity/").ok
+
+
+def test_a_500_is_an_answer(server: FaultServer, session_of: SessionOf) -> None:
+    """A mistake in one resource is neither repeated nor does it shut the whole service off."""
+    server.react = lambda seen: answer(500)
+    session = session_of(server)
+    for _ in range(30):
+        assert session.get("service://identity/").status_code == 500
+    assert len(server.seen) == 30
+    assert peer_of(session).breaker.state == "closed"
+
+
+def test_the_limit_refuses_what_is_too_much(server: FaultServer, session_of: SessionOf) -> None:
+    """With two streams open the third call is refused; closing or dropping one makes room."""
+    session = session_of(server, limit=2)
+    first = session.get("service://identity/", stream=True)
+    second = session.get("service://identity/", stream=True)
+    with pytest.raises(LimitReached):
+        session.get("service://identity/")
+    first.close()
+    assert session.get("service://identity/").ok
+    del second
+    gc.collect()
+    assert session.get("service://identity/", stream=True).content == b"{}"
+    assert session.get("service://identity/").ok
+    assert peer_of(session).limit.under_way == 0
+
+
+# -- the deadline ------------------------------------------------------------------------------------------------------
+
+
+def taking(call: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded) as caught:
+        call()
+    assert isinstance(caught.value, requests.Timeout)
+    assert isinstance(caught.value, errors.DeadlineExceeded)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("failure", [drip, drip_head, hang(5)])
+def test_the_deadline_holds_against_a_slow_server(server: FaultServer, session_of: SessionOf, failure: object) -> None:
+    """Whether it drips or hangs the call ends within 50 ms of its deadline."""
+    server.react = lambda seen: failure  # type: ignore[assignment,return-value]
+    session = session_of(server)
+    assert 0.29 < taking(lambda: session.get("service://identity/", deadline=0.3)) < 0.35
+    assert 0.29 < taking(lambda: session.post("service://identity/", deadline=0.3)) < 0.35
+
+
+def test_the_deadline_holds_over_a_body_that_is_streamed_later(server: FaultServer, session_of: SessionOf) -> None:
+    """However the body is read."""
+    server.react = lambda seen: drip
+    session = session_of(server)
+    response = session.get("service://identity/", deadline=0.2, stream=True)
+    assert taking(lambda: list(response.iter_content(10))) < 0.25
+    response = session.get("service://identity/", deadline=0.2, stream=True)
+    assert taking(lambda: response.content) < 0.25
+    assert peer_of(session).limit.under_way == 0
+
+
+def test_the_deadline_holds_against_a_black_hole(session_of: SessionOf) -> None:
+    """An address that never answers: the connection is given up in time."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = listener.getsockname()
+        filling = [socket.socket() for _ in range(4)]  # the queue of the listener is full: further SYNs are dropped
+        for one in filling:
+            one.setblocking(False)
+            one.connect_ex(address)
+        session = session_of(world=world_of([f"127.0.0.1:{address[1]}"]))
+        assert 0.29 < taking(lambda: session.get("service://identity/", deadline=0.3)) < 0.35
+        with pytest.raises(requests.ConnectTimeout):
+            session.get("service://identity/", deadline=5, timeout=(0.05, 1), retries=0)
+        for one in filling:
+            one.close()
+
+
+def test_a_retry_after_beyond_the_deadline_ends_the_call_at_once(server: FaultServer, session_of: SessionOf) -> None:
+    """Nobody waits for an hour, nor for the deadline."""
+    server.react = lambda seen: answer(503, headers=["Retry-After: 3600"])
+    begun = time.monotonic()
+    assert session_of(server).get("service://identity/", deadline=1).status_code == 503
+    assert time.monotonic() - begun < 0.2
+    assert len(server.seen) == 1
+
+
+def test_an_expired_deadline_sends_nothing(server: FaultServer, session_of: SessionOf) -> None:
+    """A call for which there is no time left fails before anything is sent; a block bounds all calls in it."""
+    session = session_of(server)
+    assert taking(lambda: session.get("service://identity/", deadline=0)) < 0.05
+    with smartclient.deadline(0.1):
+        assert session.get("service://identity/", deadline=30).ok
+        assert int(server.seen[-1].headers["smart-deadline"]) <= 100
+        time.sleep(0.1)
+        taking(lambda: session.get("service://identity/"))
+    assert len(server.seen) == 1
+
+
+def test_the_service_says_how_long_its_callers_wait(server: FaultServer, session_of: SessionOf) -> None:
+    """Without a deadline of the call, what the map says of the service holds."""
+    server.react = lambda seen: hang(5)
+    session = session_of(world=world_of([server.address], timeout_seconds=0.2))
+    assert 0.19 < taking(lambda: session.get("service://identity/")) < 0.25
+
+
+def test_plain_urls_keep_to_a_deadline_too(server: FaultServer) -> None:
+    """Within a block, and with the keyword: a hanging and a dripping server are given up."""
+    for reaction in (hang(5), drip):
+        server.react = lambda seen, reaction=reaction: reaction
+        assert taking(lambda: smartclient.get(f"http://{server.address}/", deadline=0.2)) < 0.27
+        with smartclient.deadline(0.2):
+            assert taking(lambda: smartclient.get(f"http://{server.address}/")) < 0.27
+    server.react = lambda seen: None
+    response = smartclient.get(f"http://{server.address}/", deadline=5)
+    assert response.json() == {}
+    assert not {name for name in server.seen[-1].headers if name.startswith("smart-")}
