@@ -18,8 +18,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from smartrealm import ConfigurationError, NotConfigured, SmartError, redact_text
-from smartrealm.errors import Overloaded, Unavailable
+from smartrealm.errors import DeadlineExceeded, Overloaded, Unavailable
+from smartservice import deadlines
 from smartservice.moving import Moving, Settings
+from smartservice.redis_connections import Pool, ReleasedLock
 
 __all__ = ["SmartRedis", "open_redis", "translate"]
 
@@ -83,10 +85,17 @@ class SmartRedis(redis.Redis):
         except redis.TimeoutError:
             raise
         except redis.ConnectionError as error:
-            if isinstance(error, redis.MaxConnectionsError) or str(args[0]).upper() not in REPEATED:
+            final = isinstance(error, redis.MaxConnectionsError | DeadlineExceeded)
+            if final or str(args[0]).upper() not in REPEATED:
                 raise
         time.sleep(_PAUSE_SECONDS)
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def lock(self, *args: Any, **options: Any) -> Any:
+        """redis-py's lock. It is given back after the caller's deadline too."""
+        if options.get("lock_class") is None:
+            options["lock_class"] = ReleasedLock
+        return super().lock(*args, **options)
 
     def blocking(self, timeout: float) -> SmartRedis:
         """A client for commands that wait on purpose (BLPOP, XREAD BLOCK, pub/sub): its replies may take `timeout` seconds.
@@ -120,43 +129,20 @@ class SmartRedis(redis.Redis):
         return f"<SmartRedis {redact_text(self._settings.snapshot['REDIS_URL'])}>"
 
 
-class Pool(redis.ConnectionPool):
-    """redis-py's pool, which can be retired: from then on each connection is closed when it is given back."""
-
-    retired = False
-
-    def release(self, connection: Any) -> None:
-        super().release(connection)
-        if self.retired:
-            self.disconnect(inuse_connections=False)
-
-    def retire(self) -> None:
-        """Close the idle connections now, and each of the others as soon as it is given back."""
-        self.retired = True
-        self.disconnect(inuse_connections=False)
-
-    def anew(self) -> Pool:
-        """A pool like this one for a forked child. This one is kept, so that its sockets are not closed there."""
-        _inherited.append(self)
-        return Pool(
-            connection_class=self.connection_class, max_connections=self.max_connections, **self.connection_kwargs
-        )
-
-    def counts(self) -> tuple[int, int]:
-        """How many connections are in use and how many are idle."""
-        return len(self._in_use_connections), len(self._available_connections)
-
-
-_inherited: list[Pool] = []
-
-
 def translate(error: BaseException) -> SmartError | None:
     """What an error of redis-py means to the caller of the service; None when it is a fault of the program.
 
-    Every connection in use: Overloaded. No connection, no answer in time, a server that is loading: Unavailable.
+    Every connection in use: Overloaded. No connection, no answer in time, a server that is loading: Unavailable; the
+    same when the caller's time is used up: DeadlineExceeded.
     """
     translated: SmartError | None = None
-    if isinstance(error, redis.MaxConnectionsError):
+    if isinstance(error, DeadlineExceeded):
+        return error
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.WatchError) and deadlines.is_passed():
+        translated = DeadlineExceeded(
+            f"The caller's deadline passed while Redis worked: {redact_text(str(error)).strip()}"
+        )
+    elif isinstance(error, redis.MaxConnectionsError):
         translated = Overloaded("Every Redis connection is in use: see REDIS_MAX_CONNECTIONS.", retry_after_seconds=1)
     elif isinstance(error, redis.ConnectionError | redis.TimeoutError):
         translated = Unavailable(f"Redis does not answer: {redact_text(str(error)).strip()}", retry_after_seconds=1)
