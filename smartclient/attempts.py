@@ -18,7 +18,7 @@ import requests.adapters
 from requests.exceptions import UnrewindableBodyError
 from requests.utils import rewind_body
 
-from smartclient import answers
+from smartclient import answers, runtime
 from smartclient.balance import Member
 from smartclient.errors import Attempt, CallError, LimitReached, NoInstances
 from smartclient.prepare import path_of
@@ -39,7 +39,9 @@ OVERLOADED = frozenset([429, 503])
 FAIR_SECONDS = 0.02
 """An attempt that was given less time than this says nothing about the service when the time is up."""
 
-_ADAPTER_SEND = requests.adapters.HTTPAdapter.send
+_NO_STAND_IN = frozenset(["requests.adapters", "smartclient.recorder", "smartclient.testing"])
+"""Where `HTTPAdapter.send` is from while no library stands in for the network. Not compared with the function itself: this
+module may be imported first while one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,7 @@ class _Runner:
 
     def _exchange(self, member: Member) -> requests.Response:
         stand_in = self._mesh.stand_in()
-        if stand_in is None and requests.adapters.HTTPAdapter.send is not _ADAPTER_SEND:
+        if stand_in is None and getattr(requests.adapters.HTTPAdapter.send, "__module__", "") not in _NO_STAND_IN:
             stand_in = _through_adapter  # a library such as `responses` stands in for the network
         self._lease = lease = Lease(self._mesh.pools, partial(_done, self._peer, member))
         if stand_in is not None:
@@ -268,6 +270,8 @@ class _Runner:
                 answers.read(response)
             finally:
                 lease.drop() if not response._content_consumed else lease.release()  # type: ignore[attr-defined]
+        if runtime.recording is not None:
+            runtime.recording(self._request, response)
         return response
 
     def _through(self, stand_in: Any, lease: Lease) -> requests.Response:

@@ -48,7 +48,10 @@ class Made:
             method=(request.method or "GET").upper(),
             url=plain_url(from_virtual(request.url or "")),
             params=params,
-            headers=CaseInsensitiveDict(request.headers),
+            headers=CaseInsensitiveDict(
+                (name, value.decode("latin-1") if isinstance(value, bytes) else str(value))
+                for name, value in request.headers.items()
+            ),
             content=content_of(request.body),
             attempt=int(attempt) if attempt.isdecimal() else 1,
         )

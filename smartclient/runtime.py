@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import requests
@@ -104,6 +104,9 @@ class Transport(Protocol):
     """
 
     def __call__(self, request: requests.PreparedRequest, *, service: str, seconds: float) -> requests.Response: ...
+
+
+Listener: TypeAlias = Callable[[requests.PreparedRequest, requests.Response], None]
 
 
 class Peer:
@@ -305,6 +308,8 @@ _entered: ContextVar[Mesh | None] = ContextVar("smartclient_mesh", default=None)
 _default: Callable[[], Mesh | None] = _nobody
 _from_environment: Mesh | None = None
 _intercepting: Transport | None = None
+recording: Listener | None = None
+"""Who is given each answer; see `record`."""
 _making = threading.Lock()
 
 
@@ -335,6 +340,14 @@ def intercept(transport: Transport | None) -> Transport | None:
     before. For tests."""
     global _intercepting
     before, _intercepting = _intercepting, transport
+    return before
+
+
+def record(listener: Listener | None) -> Listener | None:
+    """From now on `listener` is given every answer that comes over the network from a service; None: nobody is. Gives who
+    was before. For tests."""
+    global recording
+    before, recording = recording, listener
     return before
 
 

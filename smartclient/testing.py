@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPResponse
+from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from smartclient import runtime
 from smartclient.matching import NOT_GIVEN, Made, Pattern, explain
@@ -54,7 +54,8 @@ class Answer:
     json: Any = NOT_GIVEN
     text: str | None = None
     content: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | list[str]] = field(default_factory=dict)
+    """A list for a header that comes more than once."""
     fails: Failure | Exception | None = None
     """How the attempt fails instead: a kind of failure, or an exception that is raised."""
     delay: float = 0.0
@@ -277,10 +278,12 @@ def mock(*, passthrough: bool | str | Iterable[str] = ()) -> Iterator[Calls]:
 def respond(request: requests.PreparedRequest, answer: Answer) -> requests.Response:
     """The Response that requests would have made of this answer."""
     content, kind = answer.body()
-    headers = {**({"Content-Type": kind} if kind else {}), "Content-Length": str(len(content)), **answer.headers}
-    message = http.client.HTTPMessage()
-    for name, value in headers.items():
-        message[name] = value
+    given = {**({"Content-Type": kind} if kind else {}), "Content-Length": str(len(content)), **answer.headers}
+    headers, message = HTTPHeaderDict(), http.client.HTTPMessage()
+    for name, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            headers.add(name, one)
+            message[name] = one
     try:
         reason = http.HTTPStatus(answer.status).phrase
     except ValueError:
