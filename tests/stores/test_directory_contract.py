@@ -80,7 +80,7 @@ def test_impossible_things_are_refused(directory: Directory) -> None:
         lambda: directory.set_override("identity", "lower", 1, by=ANNA),
         lambda: directory.set_override("Bad Scope", "KEY", 1, by=ANNA),
         lambda: directory.set_override("identity", "KEY", "x" * 100_000, by=ANNA),
-        lambda: directory.hold(Lease("host/1", "i1")),
+        lambda: directory.hold(Lease("host 1", "i1")),
         lambda: directory.hold(lease(0)),
         lambda: directory.create_token("king", "anna", by=ANNA),
     ]
