@@ -39,10 +39,6 @@ OVERLOADED = frozenset([429, 503])
 FAIR_SECONDS = 0.02
 """An attempt that was given less time than this says nothing about the service when the time is up."""
 
-_NO_STAND_IN = frozenset(["requests.adapters", "smartclient.recorder", "smartclient.testing"])
-"""Where `HTTPAdapter.send` is from while no library stands in for the network. Not compared with the function itself: this
-module may be imported first while one does."""
-
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -245,8 +241,6 @@ class _Runner:
 
     def _exchange(self, member: Member) -> requests.Response:
         stand_in = self._mesh.stand_in()
-        if stand_in is None and getattr(requests.adapters.HTTPAdapter.send, "__module__", "") not in _NO_STAND_IN:
-            stand_in = _through_adapter  # a library such as `responses` stands in for the network
         self._lease = lease = Lease(self._mesh.pools, partial(_done, self._peer, member))
         if stand_in is not None:
             return self._through(stand_in, lease)
@@ -359,13 +353,6 @@ def split_timeout(timeout: Any) -> tuple[float | None, float | None]:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _through_adapter(request: requests.PreparedRequest, *, service: str, seconds: float) -> requests.Response:
-    """Hand the request to what has replaced `HTTPAdapter.send`, under its service:// URL."""
-    shown = request.copy()
-    shown.url = from_virtual(request.url or "")
-    return requests.adapters.HTTPAdapter().send(shown, stream=False, timeout=seconds)
 
 
 class _Race:

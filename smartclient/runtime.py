@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import requests
+import requests.adapters
 
 from atlas.model import Instance, Service
 from atlas.world import Place, World
@@ -25,6 +26,7 @@ from smartclient.breaker import Breaker
 from smartclient.budget import Bucket, Budget
 from smartclient.errors import Attempt, NoInstances, UnknownService
 from smartclient.limit import Limit
+from smartclient.routing import from_virtual
 from smartclient.transport import Pools
 from smartrealm import on_fork
 from smartrealm.errors import ConfigurationError
@@ -107,6 +109,36 @@ class Transport(Protocol):
 
 
 Listener: TypeAlias = Callable[[requests.PreparedRequest, requests.Response], None]
+
+
+class _Library:
+    """A library that has replaced `HTTPAdapter.send`, such as `responses`: it is given requests under their service:// URL."""
+
+    def __init__(self, send: object) -> None:
+        self.send = send
+
+    def __call__(self, request: requests.PreparedRequest, *, service: str, seconds: float) -> requests.Response:
+        shown = request.copy()
+        shown.url = from_virtual(request.url or "")
+        return requests.adapters.HTTPAdapter().send(shown, stream=False, timeout=seconds)
+
+
+_NO_LIBRARY = frozenset(["requests.adapters", "smartclient.recorder", "smartclient.testing"])
+"""Where `HTTPAdapter.send` is from while no library has replaced it. Compared by name: this module may be imported first
+while one has."""
+
+
+def _library() -> Transport | None:
+    global _known_library
+    send = requests.adapters.HTTPAdapter.send
+    if getattr(send, "__module__", "") in _NO_LIBRARY:
+        return None
+    if _known_library is None or _known_library.send is not send:
+        _known_library = _Library(send)
+    return _known_library
+
+
+_known_library: _Library | None = None
 
 
 class Peer:
@@ -206,7 +238,7 @@ class Mesh:
 
     def stand_in(self) -> Transport | None:
         """What stands in for the network now, if anything does."""
-        return self.transport or _intercepting
+        return self.transport or _intercepting or _library()
 
     def close(self) -> None:
         """Let go of connections, the map and the budget file. The mesh may be used again."""
