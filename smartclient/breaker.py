@@ -19,6 +19,11 @@ class Settings:
     failure_rate: float = 0.5
     least_calls: int = 10
     window_seconds: float = 10.0
+    most_calls: int = 100
+    """The window holds no more: the rate is that of the last hundred calls, or of the last ten seconds."""
+    newest_calls: int = 20
+    newest_failure_rate: float = 0.8
+    """A sudden outage does not wait until it outweighs the good calls before it."""
     open_seconds: float = 0.5
     longest_open_seconds: float = 2.0
     """Short on purpose: a probe costs one call, and a service that is well again should be used at once."""
@@ -79,13 +84,9 @@ class Breaker:
             outcomes.append((now, failed))
             self._failures += failed
             oldest = now - settings.window_seconds
-            while (outcomes and outcomes[0][0] < oldest) or len(outcomes) > 1000:
+            while outcomes[0][0] < oldest or len(outcomes) > settings.most_calls:
                 self._failures -= outcomes.popleft()[1]
-            if (
-                failed
-                and len(outcomes) >= settings.least_calls
-                and self._failures >= settings.failure_rate * len(outcomes)
-            ):
+            if failed and self._is_failing():
                 self._open(now)
                 return "open"
             return None
@@ -104,6 +105,16 @@ class Breaker:
     def seconds_left(self, now: float) -> float:
         """Until the next probe; 0 when calls pass."""
         return 0.0 if self.state == "closed" else max(0.0, self._until - now)
+
+    def _is_failing(self) -> bool:
+        outcomes, settings = self._outcomes, self._settings
+        count = len(outcomes)
+        if count >= settings.least_calls and self._failures >= settings.failure_rate * count:
+            return True
+        if count < settings.newest_calls:
+            return False
+        newest = sum(outcomes[at][1] for at in range(-settings.newest_calls, 0))
+        return newest >= settings.newest_failure_rate * settings.newest_calls
 
     def _is_closed(self) -> bool:
         return self.state == "closed"

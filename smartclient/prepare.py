@@ -59,12 +59,17 @@ def prepare(
         prepared.prepare_content_length(None)
     auth = auth or session.auth
     if auth or hooks:
-        prepared._cookies = prepared._cookies or RequestsCookieJar()  # they may send it again, with new cookies
+        _allow_resending(prepared)
     if auth:
         prepared.prepare_auth(auth, prepared.url)
     if hooks or session.hooks.get("response"):
         prepared.prepare_hooks(merge_hooks(hooks or {}, session.hooks))  # type: ignore[no-untyped-call]
     return prepared
+
+
+def _allow_resending(prepared: Any) -> None:
+    """Whoever sends it again, as HTTPDigestAuth does, adds new cookies to those that are kept here."""
+    prepared._cookies = prepared._cookies or RequestsCookieJar()
 
 
 def _quoted(url: str, params: Any) -> str:

@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from smartclient.errors import (
 from smartclient.runtime import Mesh, Options, Peer
 from smartrealm import errors
 from smartrealm.headers import CallContext, enter_call, leave_call
-from tests.faults import FaultServer, Seen, answer, close, drip, drip_head, half, hang, reset, world_of
+from tests.faults import FaultServer, Reaction, Seen, answer, close, drip, drip_head, half, hang, reset, world_of
 
 
 @pytest.fixture
@@ -60,6 +61,15 @@ SessionOf = Callable[..., smartclient.Session]
 def peer_of(session: smartclient.Session) -> Peer:
     assert session.mesh is not None
     return session.mesh.peer("identity")
+
+
+def always(reaction: Reaction, seen: Seen) -> Reaction:
+    return reaction
+
+
+def redirecting(place: str, status: int) -> Callable[[Seen], Reaction | None]:
+    """Every path but `/teams/` leads elsewhere."""
+    return lambda seen: None if seen.path == "/teams/" else answer(status, headers=[f"Location: {place}"])
 
 
 def reacting(*reactions: object) -> Callable[[Seen], object]:
@@ -98,6 +108,7 @@ def test_both_routes_behave_alike(server: FaultServer, session_of: SessionOf) ->
     """Through a sidecar the same request arrives at its one address; the name goes in a header."""
     direct = session_of(server).get("service://identity/teams")
     sidecar = session_of(world=World(), sidecar_url=f"http://{server.address}")
+    assert sidecar.mesh is not None
     sidecar.mesh._world = None  # behind a sidecar no map is needed
     through = sidecar.get("service://identity/teams")
     assert direct.url == through.url
@@ -168,9 +179,7 @@ def test_a_redirect_stays_within_the_service(server: FaultServer, session_of: Se
     ]
     session = session_of(server)
     for place in places:
-        server.react = lambda seen, place=place: (
-            answer(301, headers=[f"Location: {place}"]) if seen.path == "/teams" else None
-        )
+        server.react = redirecting(place, 301)
         response = session.get("service://identity/teams", headers={"Authorization": "Bearer x"})
         assert response.url == "service://identity/teams/"
         assert [one.status_code for one in response.history] == [301]
@@ -187,7 +196,7 @@ def test_nothing_secret_crosses_to_another_service_or_leaves_the_mesh(
         world = World(services={**both.services, **other.services}, instances={**both.instances, **other.instances})
         session = session_of(world=world, caller="orders")
         for place in ("service://billing/", f"http://{outside.address}/"):
-            server.react = lambda seen, place=place: answer(307, headers=[f"Location: {place}"])
+            server.react = redirecting(place, 307)
             session.put(
                 "service://identity/",
                 data=b"x",
@@ -505,7 +514,7 @@ def test_the_service_says_how_long_its_callers_wait(server: FaultServer, session
 def test_plain_urls_keep_to_a_deadline_too(server: FaultServer) -> None:
     """Within a block, and with the keyword: a hanging and a dripping server are given up."""
     for reaction in (hang(5), drip):
-        server.react = lambda seen, reaction=reaction: reaction
+        server.react = partial(always, reaction)
         assert taking(lambda: smartclient.get(f"http://{server.address}/", deadline=0.2)) < 0.27
         with smartclient.deadline(0.2):
             assert taking(lambda: smartclient.get(f"http://{server.address}/")) < 0.27

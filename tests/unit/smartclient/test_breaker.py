@@ -45,6 +45,15 @@ def test_stays_closed_below_the_rate_and_below_the_least_number() -> None:
     assert few.state == "closed"
 
 
+def test_a_sudden_outage_is_noticed_within_20_calls_after_any_history() -> None:
+    """Ten thousand good calls before do not keep it closed."""
+    tried = breaker()
+    for number in range(10_000):
+        tried.leave("pass", False, number * 0.001)
+    states = [tried.leave("pass", True, 10.0) for _ in range(20)]
+    assert states.index("open") == 15
+
+
 def test_failures_are_forgotten_after_the_window() -> None:
     """Five failures of long ago and five of now do not add up."""
     tried = breaker(window_seconds=10)

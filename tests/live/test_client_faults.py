@@ -1,0 +1,82 @@
+"""10,000 calls against servers that fail in every way: nothing is executed twice that must not be, nothing arrives empty."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import requests
+
+import smartclient
+from smartclient import breaker
+from smartclient.runtime import Mesh, Options
+from tests.faults import FaultServer, Reaction, Seen, answer, close, half, hang, reset, world_of
+
+CALLS = 10_000
+THREADS = 4
+BODY = b"one-shot"
+
+
+def test_ten_thousand_fault_injected_calls(tmp_path: Path) -> None:
+    """A third of all requests fail. No POST without a key is executed twice, no one-shot body arrives short, and each
+    answer is that of its call."""
+    chance = random.Random(11)
+    greetings: list[Reaction | None] = [None] * 30 + [reset, close]
+
+    def react(seen: Seen) -> Reaction | None:
+        echo = answer(body=seen.path.encode())
+        faults = [reset, close, half, answer(503), answer(502), answer(429), hang(0.002), answer(500)]
+        return echo if chance.random() < 0.67 else chance.choice(faults)
+
+    servers = [FaultServer(react, greet=lambda: chance.choice(greetings)) for _ in range(3)]
+    gone = FaultServer()
+    gone.close()
+    known = world_of([*(one.address for one in servers), gone.address])
+    never_open = breaker.Settings(least_calls=CALLS * 10)
+    options = Options(state_dir=str(tmp_path / "state"), breaker=never_open, deadline_seconds=5)
+    mesh = Mesh(replace(options), world=lambda: known)
+    wrong: list[str] = []
+    outcomes: Counter[str] = Counter()
+    threads = [threading.Thread(target=_call, args=(mesh, number, wrong, outcomes)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+    for one in servers:
+        one.close()
+    mesh.close()
+    seen = [request for one in servers for request in one.seen]
+    executed = Counter(request.path for request in seen if request.path.startswith("/once-"))
+    assert wrong == []
+    assert sum(outcomes.values()) == CALLS
+    assert [path for path, times in executed.items() if times > 1] == []
+    assert {request.body for request in seen if request.method == "PUT"} == {BODY}
+    assert {request.body for request in seen if request.path.startswith("/once-")} == {b"x"}
+    repeated = Counter(request.path for request in seen if request.path.startswith("/keyed-"))
+    assert max(repeated.values()) > 1  # the faults were there
+    assert outcomes["ok"] > CALLS / 2
+
+
+def _call(mesh: Mesh, thread: int, wrong: list[str], outcomes: Counter[str]) -> None:
+    session = smartclient.Session(mesh=mesh)
+    for number in range(CALLS // THREADS):
+        name = f"{thread}-{number}"
+        kinds: list[tuple[str, Callable[[str], requests.Response]]] = [
+            (f"/once-{name}", lambda path: session.post(f"service://identity{path}", data=b"x")),
+            (f"/keyed-{name}", lambda path: session.post(f"service://identity{path}", data=b"x", idempotency_key=path)),
+            (f"/put-{name}", lambda path: session.put(f"service://identity{path}", data=iter([b"one", b"-shot"]))),
+            (f"/get-{name}", lambda path: session.get(f"service://identity{path}")),
+        ]
+        path, send = kinds[number % 4]
+        try:
+            response = send(path)
+        except requests.RequestException as error:
+            outcomes[type(error).__name__] += 1
+            continue
+        outcomes["ok" if response.ok else str(response.status_code)] += 1
+        if response.ok and response.text not in (path, "{}"):
+            wrong.append(f"{path}: {response.text}")
