@@ -37,6 +37,8 @@ class Browser:
         self._number = 0
         self._buffer = b""
         self.console: list[str] = []
+        """What the page complained about: exceptions, and what the browser logged."""
+        self.requested: list[str] = []
 
     def __enter__(self) -> Browser:
         self._profile = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
@@ -128,6 +130,8 @@ class Browser:
         parameters = message.get("params", {})
         if message.get("method") == "Runtime.exceptionThrown":
             self.console.append(str(parameters["exceptionDetails"].get("exception", {}).get("description")))
+        if message.get("method") == "Network.requestWillBeSent":
+            self.requested.append(parameters["request"]["url"])
         if message.get("method") == "Log.entryAdded":
             self.console.append(parameters["entry"]["text"])
 
@@ -164,7 +168,9 @@ class Browser:
                 return found
             if time.monotonic() > end:
                 text = self.evaluate("document.body ? document.body.innerText : ''")
-                raise AssertionError(f"{script} did not come true within {seconds:g} s; {self.console}; the page says:\n{text}")
+                raise AssertionError(
+                    f"{script} did not come true within {seconds:g} s; {self.console}; the page says:\n{text}"
+                )
             time.sleep(0.03)
 
     def text(self) -> str:
@@ -176,7 +182,13 @@ class Browser:
         text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
         code = {"Enter": 13, "Tab": 9, "Escape": 27}.get(key, ord(key[0]))
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **(text if kind == "keyDown" else {}))
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
+                **(text if kind == "keyDown" else {}),
+            )
 
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)

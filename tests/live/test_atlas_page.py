@@ -1,0 +1,297 @@
+"""The page of the map in a real browser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from atlas import Author, Instance, Lease, Service
+from atlas.model import Change, Edit
+from tests.live.atlas_server import AtlasServer
+from tests.live.browser import Browser, browser_or_skip
+
+ANNA = Author("anna")
+EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+ROW = "document.querySelector('[data-service=\"{}\"]')"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests of this file; each looks at another page."""
+    with Browser(browser_or_skip()) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_desk(browser: Browser) -> None:
+    """Every test begins wide, light, and with nothing complained about."""
+    browser.open("about:blank")
+    browser.resize(1280, 900)
+    browser.dark(False)
+    browser.console.clear()
+    browser.requested.clear()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[AtlasServer]:
+    """A server over a map with two services that run."""
+    one = AtlasServer(tmp_path)
+    fill(one)
+    try:
+        yield one.start()
+    finally:
+        one.close()
+
+
+def fill(server: AtlasServer) -> None:
+    server.map.put_service(Service("identity", owner="accounts", port=8010, description=EVIL), by=ANNA)
+    server.map.put_service(Service("teams", owner=EVIL), by=ANNA)
+    for number in (1, 2):
+        host = f"web-{number}"
+        instances = (Instance("identity", host, 8010, version="1.4", zone="a"), Instance("teams", host, 8011))
+        server.map.hold(Lease(host, "first", ttl_seconds=600.0, instances=instances, opened_at=time.time()))
+
+
+def look(browser: Browser, server: AtlasServer) -> None:
+    browser.open(f"{server.base}/")
+    browser.wait_for("document.querySelectorAll('#service-list > li').length > 1")
+
+
+def expand(browser: Browser, name: str) -> str:
+    """Open the row of a service; gives what is in it."""
+    browser.evaluate(f"{ROW.format(name)}.querySelector('details').open = true")
+    text: str = browser.wait_for(f"{ROW.format(name)}.querySelector('.inside').innerText")
+    return text
+
+
+def test_a_change_appears_without_a_reload(browser: Browser, server: AtlasServer) -> None:
+    """A disable through the API is on the page within a second or two: state, author, reason, history."""
+    look(browser, server)
+    browser.evaluate("window.loadedOnce = true")
+    assert "2 enabled" in browser.evaluate(f"{ROW.format('identity')}.innerText")
+    assert "web-1:8010" in expand(browser, "identity")
+    answer = requests.put(
+        f"{server.base}/v1/rulings/identity/web-1:8010",
+        json={"state": "disabled", "reason": "loses requests"},
+        headers={"Atlas-Author": "bert"},
+        timeout=10,
+    )
+    assert answer.status_code == 200, answer.text
+    begun = time.monotonic()
+    browser.wait_for(f"{ROW.format('identity')}.innerText.includes('1 disabled')", 5)
+    assert time.monotonic() - begun < 3
+    browser.wait_for("document.getElementById('change-list').innerText.includes('loses requests')")
+    text = browser.text()
+    assert "disabled by bert" in text
+    assert browser.evaluate("window.loadedOnce")
+    assert browser.evaluate("document.getElementById('number-disabled').innerText") == "1"
+
+
+def test_instances_come_and_go(browser: Browser, server: AtlasServer) -> None:
+    """A service that starts and one that stops are seen, the rows stay in order."""
+    look(browser, server)
+    server.map.hold(Lease("web-3", "x", 600.0, (Instance("billing", "web-3", 8012, version="3"),), time.time()))
+    browser.wait_for(ROW.format("billing"))
+    server.map.release("web-2", "first")
+    browser.wait_for(f"{ROW.format('teams')}.innerText.includes('1 enabled')")
+    rows = "[...document.querySelectorAll('#service-list > li')].map(row => row.dataset.service)"
+    assert browser.evaluate(rows) == ["billing", "identity", "teams"]
+    assert "not registered" in browser.evaluate(f"{ROW.format('billing')}.innerText")
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_nothing_is_wider_than_a_phone(browser: Browser, server: AtlasServer, width: int) -> None:
+    """No horizontal scrolling, closed or open, with long names and long values."""
+    long = "a-" + "long-" * 10 + "name"
+    server.map.put_service(Service(long, owner="team-" * 20, description="word" * 60), by=ANNA)
+    server.map.set_override(long, "A" * 100, "value" * 40, by=ANNA)
+    instance = Instance(long, f"{'host' * 20}.example.org", 8010, version="1.2.3+" + "build" * 10)
+    server.map.hold(Lease("web-9", "x", 600.0, (instance,), time.time()))
+    browser.resize(width, 844)
+    look(browser, server)
+    browser.wait_for("document.querySelectorAll('#change-list li').length > 2")
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    expand(browser, long)
+    expand(browser, "identity")
+    browser.evaluate("document.getElementById('leases').open = true")
+    time.sleep(0.1)
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    wider = "[...document.querySelectorAll('main *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1)"
+    assert (
+        browser.evaluate(f"{wider}.filter(one => !one.closest('thead')).map(one => one.outerHTML.slice(0, 80))") == []
+    )
+
+
+def test_what_is_in_the_map_is_text(browser: Browser, server: AtlasServer) -> None:
+    """Script tags in a description, an owner, a value, a reason, a version and an author are shown, and do nothing."""
+    evil = Author(EVIL[:190], EVIL)
+    server.map.set_override("identity", "GREETING", EVIL, by=evil)
+    evil_instance = Instance("identity", "web-9", 8010, version=EVIL[:150], zone=EVIL[:150])
+    server.map.hold(Lease("web-9", "x", 600.0, (evil_instance,), time.time()))
+    requests.put(
+        f"{server.base}/v1/rulings/identity/web-9:8010", json={"state": "disabled", "reason": EVIL}, timeout=10
+    )
+    look(browser, server)
+    browser.wait_for("document.getElementById('change-list').innerText.includes('GREETING')")
+    inside = expand(browser, "identity")
+    expand(browser, "teams")
+    time.sleep(0.2)
+    assert EVIL in inside
+    assert browser.evaluate("document.title") == "Atlas: local"
+    assert browser.evaluate("document.querySelectorAll('main script, main img').length") == 0
+    assert browser.console == []
+
+
+def test_everything_comes_from_here(browser: Browser, server: AtlasServer) -> None:
+    """Nothing is asked of another origin, and the browser would not let it."""
+    look(browser, server)
+    assert browser.requested
+    assert [url for url in browser.requested if not url.startswith(f"{server.base}/")] == []
+    policy = requests.get(f"{server.base}/", timeout=10).headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    refused = "fetch('http://127.0.0.1:1/').then(() => 'asked', error => error.name)"
+    assert browser.evaluate(refused) == "TypeError"
+    assert any("Content Security Policy" in line for line in browser.console)
+
+
+def test_an_atlas_that_is_away(browser: Browser, server: AtlasServer) -> None:
+    """The page says so and since when, keeps what it knew, and goes on by itself afterwards."""
+    look(browser, server)
+    server.stop()
+    told = browser.wait_for("!document.getElementById('away').hidden && document.getElementById('away').innerText")
+    assert "Atlas is away since" in told
+    assert "what was known at" in told
+    assert "identity" in browser.text()
+    since = browser.evaluate("document.getElementById('connection').innerText")
+    server.map.put_service(Service("billing"), by=ANNA)
+    time.sleep(1.5)
+    assert browser.evaluate("document.getElementById('connection').innerText") == since
+    server.start()
+    browser.wait_for(ROW.format("billing"), 30)
+    assert browser.evaluate("document.getElementById('away').hidden")
+    assert browser.evaluate("document.getElementById('connection').innerText") == "live"
+
+
+def test_a_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
+    """A wrong one is refused in words; the right one opens the page, stays in this tab only, and survives a reload."""
+    server = AtlasServer(tmp_path, {"ATLAS_OPEN": "false"})
+    fill(server)
+    bearer, _ = server.map.create_token("operator", "anna", by=ANNA)
+    try:
+        server.start()
+        browser.open(f"{server.base}/")
+        browser.wait_for("!document.getElementById('entrance').hidden")
+        assert "identity" not in browser.text()
+        assert browser.evaluate("document.activeElement.id") == "token"
+        browser.type("wrong")
+        browser.press("Enter")
+        browser.wait_for("!document.getElementById('refused').hidden")
+        browser.type(bearer)
+        browser.press("Enter")
+        browser.wait_for(ROW.format("identity"))
+        assert browser.evaluate("document.getElementById('entrance').hidden")
+        assert bearer not in browser.evaluate("document.documentElement.outerHTML")
+        assert browser.evaluate("localStorage.length") == 0
+        assert not any(bearer in url for url in browser.requested)
+        look(browser, server)
+        assert browser.evaluate("document.getElementById('entrance').hidden")
+    finally:
+        server.close()
+
+
+def test_the_keyboard_is_enough(browser: Browser, server: AtlasServer) -> None:
+    """A slash goes to the filter, Tab to a service, Enter opens it, Escape shows all again."""
+    look(browser, server)
+    browser.press("/")
+    assert browser.evaluate("document.activeElement.id") == "filter"
+    browser.type("accounts 1.4")
+    shown = "[...document.querySelectorAll('#service-list > li')].filter(row => !row.hidden).map(row => row.dataset.service)"
+    browser.wait_for(f"{shown}.length === 1")
+    assert browser.evaluate(shown) == ["identity"]
+    assert browser.evaluate("document.getElementById('filtered').innerText") == "1 of 2 services"
+    browser.press("Tab")
+    browser.press("Enter")
+    browser.wait_for(f"{ROW.format('identity')}.querySelector('table')")
+    browser.evaluate("document.getElementById('filter').focus()")
+    browser.press("Escape")
+    assert browser.evaluate(shown) == ["identity", "teams"]
+
+
+def test_every_control_has_a_name(browser: Browser, server: AtlasServer) -> None:
+    """A screen reader tells what each field and button is for, and what is live."""
+    look(browser, server)
+    controls = "[...document.querySelectorAll('input, button, summary')]"
+    name = "(one.labels && one.labels[0] || one).innerText || one.getAttribute('aria-label') || ''"
+    assert (
+        browser.evaluate(f"{controls}.filter(one => !({name}).trim() && !one.closest('[hidden]')).map(one => one.id)")
+        == []
+    )
+    assert browser.evaluate("document.documentElement.lang") == "en"
+    assert browser.evaluate("document.querySelectorAll('[aria-live=polite]').length") >= 2
+    assert browser.evaluate("document.querySelectorAll('table:not(:has(caption)), th:not([scope])').length") == 0
+
+
+def test_dark_and_light(browser: Browser, server: AtlasServer) -> None:
+    """It follows what the viewer prefers, readable in both."""
+    look(browser, server)
+    seen = {}
+    for dark in (False, True):
+        browser.dark(dark)
+        seen[dark] = browser.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+        )
+    light_paper, light_ink = (brightness(colour) for colour in seen[False])
+    dark_paper, dark_ink = (brightness(colour) for colour in seen[True])
+    assert light_paper - light_ink > 150
+    assert dark_ink - dark_paper > 150
+
+
+def brightness(colour: str) -> float:
+    parts = [float(part) for part in colour.partition("(")[2].rstrip(")").split(",")[:3]]
+    return sum(parts) / 3
+
+
+def test_a_thousand_services_do_not_freeze_it(browser: Browser, tmp_path: Path) -> None:
+    """1,000 services of 10 instances: shown at once, a change is applied and the filter answers without a pause."""
+    server = AtlasServer(tmp_path)
+    server.map.import_(many(1000, 10))
+    try:
+        server.start()
+        begun = time.monotonic()
+        browser.open(f"{server.base}/")
+        browser.wait_for("document.querySelectorAll('#service-list > li').length === 1000", 30)
+        assert time.monotonic() - begun < 10
+        assert browser.evaluate("document.querySelectorAll('#service-list table').length") == 0
+        assert browser.evaluate("document.getElementById('number-instances').innerText") == "10000"
+        server.map.set_override("service-7", "A", 1, by=ANNA)
+        browser.wait_for("document.getElementById('change-list').innerText.includes('service-7')")
+        browser.evaluate(
+            "window.measured = (work) => { const begun = performance.now(); work(); document.body.offsetHeight; return performance.now() - begun; }"
+        )
+        assert browser.evaluate("measured(() => render(new Set(['service-7'])))") < 250
+        browser.evaluate("document.getElementById('filter').value = 'service-77'")
+        assert browser.evaluate("measured(applyFilter)") < 1000
+        assert browser.evaluate("document.getElementById('filtered').innerText") == "11 of 1000 services"
+    finally:
+        server.close()
+
+
+def many(services: int, instances: int) -> Iterator[dict[str, object]]:
+    """An export of a map of this size."""
+    from atlas.log import change_json
+
+    names = [f"service-{number}" for number in range(services)]
+    edits = tuple(Edit("service", name, None, {"name": name, "owner": "accounts"}) for name in names)
+    yield {"atlas": "export", "format": 1, "revision": 1, "exported_at": 0.0}
+    yield {"change": change_json(Change(1, time.time(), "anna", "", edits, "1"))}
+    for host in range(instances):
+        carried = tuple(
+            Instance(name, f"web-{host}", 9000 + number, version="1.0") for number, name in enumerate(names)
+        )
+        yield {"lease": Lease(f"web-{host}", "x", 600.0, carried, time.time()).to_json()}
+    yield {"end": instances + 2}
