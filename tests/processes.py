@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -36,6 +38,17 @@ def wait_until(condition: Callable[[], object], seconds: float = 15.0, *, what: 
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come true within {seconds:g} s")
         time.sleep(0.01)
+
+
+@contextmanager
+def later(seconds: float, do: Callable[..., object], *arguments: object) -> Iterator[None]:
+    """Call `do` after a while, beside what is inside; it has ended when this ends."""
+    timer = threading.Timer(seconds, do, arguments)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
 
 
 def open_files(path: Path) -> int:

@@ -10,7 +10,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from tests.processes import Child, accepts, free_port
@@ -109,8 +109,8 @@ def ask_zookeeper(port: int, word: str) -> str:
 
 
 @contextmanager
-def etcd_server() -> Iterator[StoreServer]:
-    """A running etcd server."""
+def etcd_server(*more: str) -> Iterator[StoreServer]:
+    """A running etcd server, with more options."""
     program = require("etcd")
     with directory() as root:
         port, peers = free_port(), free_port()
@@ -120,7 +120,7 @@ def etcd_server() -> Iterator[StoreServer]:
             "--listen-peer-urls": peer, "--initial-advertise-peer-urls": peer, "--initial-cluster": f"test={peer}",
             "--heartbeat-interval": "50", "--election-timeout": "250", "--log-level": "error",
         }  # fmt: skip
-        command = [program, *(part for option in options.items() for part in option)]
+        command = [program, *(part for option in options.items() for part in option), *more]
         url = "etcd://127.0.0.1:{port}/{name}"
         ready = lambda: _answers(f"{client}/health")  # noqa: E731
         with _running(StoreServer("etcd", port, command, ready, root, url)) as server:
@@ -177,7 +177,7 @@ def _answers(url: str, status: int = 200) -> bool:
         return False
 
 
-SERVERS = {
+SERVERS: dict[str, Callable[[], AbstractContextManager[StoreServer]]] = {
     "zookeeper": zookeeper_server,
     "etcd": etcd_server,
     "dynamodb": dynalite_server,

@@ -163,21 +163,20 @@ class EtcdStore:
         body = json.dumps(request).encode()
         fresh = self._log_in(end) if self.address.user and not self._token else False
         answer = self._send(what, body, end, again)
-        if answer.status == 401 and self.address.user and not fresh:
+        if self.address.user and not fresh and _is_token_old(answer):
             self._log_in(end)
             answer = self._send(what, body, end, again)
         if answer.status != 200:
             raise Unavailable(f"{self.address.shown} refuses: {_complaint(answer)}.")
         return self._json(answer)
 
-    def _send(self, what: str, body: bytes, end: float, again: bool) -> Answer:
+    def _send(self, what: str, body: bytes, end: float, again: bool, token: str | None = None) -> Answer:
         seconds = max(0.001, end - self._clock())
-        return self._endpoints.ask("POST", f"/v3/{what}", body, self._headers(), seconds=seconds, again=again)
+        return self._endpoints.ask("POST", f"/v3/{what}", body, self._headers(token), seconds=seconds, again=again)
 
     def _log_in(self, end: float) -> bool:
-        self._token = ""
         who = {"name": self.address.user, "password": self.address.password}
-        answer = self._send("auth/authenticate", json.dumps(who).encode(), end, True)
+        answer = self._send("auth/authenticate", json.dumps(who).encode(), end, True, token="")
         if answer.status != 200:
             raise Unavailable(
                 f"{self.address.shown} does not let {self.address.user!r} in: {_complaint(answer)}. "
@@ -186,9 +185,10 @@ class EtcdStore:
         self._token = str(self._json(answer)["token"])
         return True
 
-    def _headers(self) -> Mapping[str, str]:
+    def _headers(self, token: str | None = None) -> Mapping[str, str]:
         headers = {"Content-Type": "application/json"}
-        return {**headers, "Authorization": self._token} if self._token else headers
+        token = self._token if token is None else token
+        return {**headers, "Authorization": token} if token else headers
 
     def _json(self, answer: Answer) -> Any:
         try:
@@ -209,6 +209,11 @@ def _after(prefix: str) -> bytes:
 def _at_version(name: str, expected: str | None) -> Mapping[str, Any]:
     revision = expected if expected and expected.isdecimal() else "-1" if expected else "0"
     return {"key": name, "target": "MOD", "result": "EQUAL", "mod_revision": revision}
+
+
+def _is_token_old(answer: Answer) -> bool:
+    """Whether the token is not known any more, or was given before users or roles were changed."""
+    return answer.status == 401 or (answer.status == 400 and b"revision of auth store is old" in answer.body)
 
 
 def _complaint(answer: Answer) -> str:

@@ -13,6 +13,7 @@ from atlas.stores.consul import ConsulStore
 from atlas.stores.store import ANY, LARGEST_BODY, Changed
 from smartrealm.errors import ConfigurationError, Unavailable
 from tests.consul_double import ConsulDouble, consul_double
+from tests.processes import later
 
 TOKEN = "b1gs3cr3t-9f8e"
 
@@ -69,8 +70,8 @@ def test_a_body_that_is_too_large_is_not_sent(store: ConsulStore, double: Consul
 def test_a_wait_is_a_blocking_query(store: ConsulStore, double: ConsulDouble) -> None:
     """After one read the store waits at the server, for a little less than it has."""
     version = store.put("head", b"1", None)
-    threading.Timer(0.2, double.set, ("realms/testing/head", b"2")).start()
-    found = store.wait("head", version, 5)
+    with later(0.2, double.set, "realms/testing/head", b"2"):
+        found = store.wait("head", version, 5)
 
     assert found is not None
     assert found.body == b"2"
@@ -83,8 +84,8 @@ def test_an_index_that_goes_backwards_begins_the_wait_anew(store: ConsulStore, d
     """After a restored snapshot the indexes are lower: the store reads again, at a gentle pace, and misses nothing."""
     version = store.put("head", b"1", None)
     double.indexes_lie = True
-    threading.Timer(0.4, double.set, ("realms/testing/head", b"2")).start()
-    found = store.wait("head", version, 5)
+    with later(0.4, double.set, "realms/testing/head", b"2"):
+        found = store.wait("head", version, 5)
 
     assert found is not None
     assert found.body == b"2"
