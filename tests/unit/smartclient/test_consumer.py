@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from smartclient import consumer
+from smartclient import consumer, runtime
 from smartclient.__main__ import main
 from smartclient.consumed import _filled, _pairs
+from smartclient.testing import Calls
 from smartrealm.errors import ValidationFailed
 
 EVIL = 'x"""\nimport os\nos.abort()\n"""\\'
@@ -176,6 +177,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     output.write_text("# mine\n")
     assert main(run) == 4
     assert output.read_text() == "# mine\n"
+
+
+def test_the_service_itself_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str], service_calls: Calls) -> None:
+    """Without --url the description is that of the service; one that it does not publish is said."""
+    service_calls.get("service://shop/openapi.json", json=described(thing=answering({})))
+    service_calls.get("service://old/openapi.json", status=404)
+    token = runtime.enter(runtime.Mesh())
+    try:
+        assert main(["consumer", "shop", "--output", str(tmp_path / "shop_client.py")]) == 0
+        assert main(["consumer", "old", "--output", str(tmp_path / "old_client.py")]) == 3
+    finally:
+        runtime.leave(token)
+    assert "from service://shop/openapi.json; do not edit" in (tmp_path / "shop_client.py").read_text()
+    assert "404" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
