@@ -8,8 +8,8 @@ import pytest
 import requests
 
 import smartclient
+from tests.live.plain.more_programs import PROGRAMS
 from tests.live.plain.observing import Place, Program, run
-from tests.live.plain.programs import PROGRAMS
 from tests.live.plain.server import serving
 from tests.live.plain.tls import own_certificate
 

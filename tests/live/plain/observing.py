@@ -38,21 +38,23 @@ Program = Callable[[ModuleType, Place], object]
 
 
 def run(program: Program, library: ModuleType, place: Place) -> Run:
-    """The program with `library` as its requests; an exception that leaves it is its result."""
+    """The program with `library` as its requests."""
     servers = (place.here, place.there, place.safe)
     for server in servers:
         server.forget()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        try:
-            result = observe(program(library, place))
-        except Exception as error:
-            result = observe(error)
+        result = observe(program(library, place))
     return Run(
         result,
-        [(warning.category, plain_text(str(warning.message))) for warning in warned],
+        [(warning.category, plain_text(str(warning.message))) for warning in warned if not _is_about_garbage(warning)],
         [[observe(seen) for seen in server.seen] for server in servers],
     )
+
+
+def _is_about_garbage(warning: warnings.WarningMessage) -> bool:
+    """Whether this was said by the garbage collector, which comes when it likes."""
+    return issubclass(warning.category, ResourceWarning)
 
 
 def attempt(call: Callable[..., object], *arguments: Any, **keywords: Any) -> Any:
@@ -100,7 +102,7 @@ def _response(response: requests.Response) -> dict[str, Any]:
         "cookies": observe(response.cookies),
         "elapsed": observe(response.elapsed),
         "redirect": (response.is_redirect, response.is_permanent_redirect),
-        "next": observe(response.next),
+        "next": observe(attempt(lambda: response.next)),
         "history": [observe(earlier) for earlier in response.history],
         "request": observe(response.request),
     }

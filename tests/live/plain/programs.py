@@ -304,9 +304,9 @@ def reading_bodies(lib: ModuleType, place: Place) -> object:
         attempt(lambda: list(streamed.iter_content(1))),
     ]
     with session.get(here.url("/encoded"), stream=True) as response:
-        seen.append(
-            [response.raw.headers["Content-Encoding"], len(response.raw.read(10)), list(response.iter_content(50))]
-        )
+        seen.append([response.raw.headers["Content-Encoding"], list(response.iter_content(50))])
+    with session.get(here.url("/encoded"), stream=True) as response:
+        seen.append([response.raw.read(10), response.raw.tell()])
     with session.get(here.url("/text?type=text/plain;charset=utf-8"), stream=True) as response:
         seen.append(list(response.iter_content(3, decode_unicode=True)))
     with session.get(here.url("/chunked"), stream=True) as response:

@@ -219,8 +219,8 @@ def _talk(
 
 def _one_exchange(connection: socket.socket, reader: BinaryIO, number: int, server: Server) -> bool:
     first = reader.readline()
-    if not first.strip():
-        return False
+    if b" HTTP/1." not in first:
+        return False  # the client has gone, or greets in TLS
     headers = []
     while line := reader.readline().strip():
         name, _, value = line.decode("latin1").partition(":")
