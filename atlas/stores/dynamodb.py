@@ -55,7 +55,9 @@ class DynamoDBStore:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        client: Any = None,
     ) -> None:
+        """`client` is boto3's, in place of one of its own."""
         self.address = address
         self.timeout_seconds = address.seconds("timeout_seconds", timeout_seconds)
         self.guarantees = Guarantees(
@@ -72,7 +74,7 @@ class DynamoDBStore:
         self._clock = clock
         self._jitter = jitter
         self._lock = threading.Lock()
-        self._client: Any = None
+        self._client: Any = client
         on_fork(self, DynamoDBStore._begin_anew)
 
     @classmethod
@@ -86,6 +88,9 @@ class DynamoDBStore:
             mistakes.append("the path is the name of the table: 3 to 255 letters, digits and . _ -")
         if address.user or address.password:
             mistakes.append("credentials come from where boto3 finds them, never from the URL")
+        endpoint = urlsplit(address.options.get("endpoint") or "http://host")
+        if endpoint.scheme not in ("http", "https") or not endpoint.hostname:
+            mistakes.append("endpoint is no http:// or https:// URL")
         if mistakes:
             raise ConfigurationError(f"The URL of the dynamodb store cannot be used (expected {_EXAMPLE}):", mistakes)
         return cls(address)
@@ -202,15 +207,14 @@ class DynamoDBStore:
         try:
             import boto3
             from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
         except ImportError as error:
             raise ConfigurationError("dynamodb:// needs boto3: pip install 'smartservice[dynamodb]'") from error
         for name in ("boto3", "botocore"):
             if logging.getLogger(name).level == logging.NOTSET:
                 logging.getLogger(name).setLevel(logging.INFO)  # at debug level they write bodies and signatures
-        session = boto3.session.Session()
-        credentials = {}
-        if self._is_local and session.get_credentials() is None:
-            credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+        # A local one takes any; looking for real ones could ask the network.
+        credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if self._is_local else {}
         config = Config(
             connect_timeout=min(1.0, self.timeout_seconds),
             read_timeout=self.timeout_seconds,
@@ -218,9 +222,14 @@ class DynamoDBStore:
             retries={"total_max_attempts": 1},
             max_pool_connections=20,
         )
-        return session.client(
-            "dynamodb", region_name=self.address.hosts[0], endpoint_url=self._endpoint, config=config, **credentials
-        )
+        try:
+            return boto3.session.Session().client(
+                "dynamodb", region_name=self.address.hosts[0], endpoint_url=self._endpoint, config=config, **credentials
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigurationError(
+                f"boto3 cannot be set up for {self.address.shown}: {redact_text(str(error))}"
+            ) from error
 
     def _read(self, operation: str, **request: Any) -> Any:
         return self._ask(operation, request, again=True)
@@ -230,9 +239,12 @@ class DynamoDBStore:
         nothing) whatever broke. Raises Changed, Unavailable, and _InUse for a table that is there."""
         reason = ""
         for _ in self._tries():
+            client = self._connected()
+            from botocore.exceptions import BotoCoreError, ClientError
+
             try:
-                return getattr(self._connected(), operation)(TableName=self._table, **request)
-            except Exception as error:
+                return getattr(client, operation)(TableName=self._table, **request)
+            except (BotoCoreError, ClientError) as error:
                 code, reason = _told(error)
                 if code == "ConditionalCheckFailedException":
                     raise Changed(key) from None
@@ -292,9 +304,13 @@ def _condition(expression: str, expected: str | None) -> dict[str, Any]:
 
 
 def _told(error: Exception) -> tuple[str, str]:
-    """The code that DynamoDB gives ("" when nothing came back from it) and the reason in one line."""
+    """The code of a refusal ("" when nothing came back from DynamoDB) and the reason in one line."""
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
     answer = getattr(error, "response", None)
-    if not isinstance(answer, Mapping):
-        return "", redact_text(f"{type(error).__name__}: {error}".splitlines()[0][:200])
-    told = answer.get("Error", {})
-    return str(told.get("Code", "")), redact_text(f"{told.get('Code')}: {told.get('Message')}"[:300])
+    if isinstance(answer, Mapping):
+        told = answer.get("Error", {})
+        return str(told.get("Code", "")), redact_text(f"{told.get('Code')}: {told.get('Message')}"[:300])
+    name = type(error).__name__
+    reason = redact_text(f"{name}: {error}".splitlines()[0][:200])
+    return "" if isinstance(error, ConnectionError | HTTPClientError) else name, reason
