@@ -6,7 +6,7 @@ from importlib import metadata
 
 import click
 
-from atlas.server.commands import catalogue, config, history, keys, looking, moving, places, serving, tokens
+from atlas.server.commands import catalogue, claiming, config, history, keys, looking, moving, places, serving, tokens
 from atlas.server.terminal import EXIT_CODES, AtlasGroup
 
 _HELP = """The map of a realm: which services exist, where each instance runs, what overrides each has.
@@ -70,6 +70,7 @@ for command in (
     serving.serve,
 ):
     atlas.add_command(command)
+catalogue.service.add_command(claiming.claim)
 
 
 def main() -> None:
