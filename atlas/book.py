@@ -292,8 +292,6 @@ class Book:
     def close(self) -> None:
         """Let go of connections and threads. Idempotent."""
         self._mirror.close()
-        for store in self._stores:
-            store.close()
 
     def __enter__(self) -> Self:
         return self

@@ -23,8 +23,8 @@ KINDS: dict[Name, tuple[Kind, ...]] = {
 IDLE_SECONDS = 60.0
 """The logs are followed until nobody has waited for so long."""
 
-SLICE_SECONDS = {"polled": 0.5, "pushed": 10.0}
-"""How long one wait on a store takes at most; bounds how long `close` may take."""
+SLICE_SECONDS = {"polled": 1.0, "pushed": 10.0}
+"""How long one wait on a store takes at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,8 @@ class Mirror:
                 update = self.update(position)
                 if update is not None:
                     return update
+                if self._closing:
+                    raise Unavailable("This map was closed.")
                 for follower in self._followers:
                     if follower.failure is not None:
                         raise follower.failure
@@ -121,12 +123,19 @@ class Mirror:
                 self.news.wait(left)
 
     def close(self) -> None:
-        """Stop following; whoever waits is told that it is over."""
+        """Stop following and close the stores; whoever waits is told that it is over."""
         self._closing = True
+        stores = {id(log.store): log.store for log in (self.catalogue, self.presence)}.values()
         for follower in self._followers:
             follower.stop()
         with self.news:
             self.news.notify_all()
+        for store in stores:
+            store.close()
+        for follower in self._followers:
+            follower.join(1.0)
+        for store in stores:  # a follower that was about to ask has connected once more
+            store.close()
 
     def _fold(self, log: Log, head: Head) -> bool:
         state, place = self._state, 0 if log.name == "catalogue" else 1
@@ -160,7 +169,7 @@ class Mirror:
     def _follow(self) -> None:
         self._asked_at = self._clock()
         if self._closing:
-            raise Unavailable("This map was closed.")
+            return
         for follower in self._followers:
             follower.start()
 
@@ -194,9 +203,11 @@ class _Follower:
 
     def stop(self) -> None:
         self._stop.set()
+
+    def join(self, seconds: float) -> None:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(1.0)
+            thread.join(seconds)
 
     def _run(self) -> None:
         while True:

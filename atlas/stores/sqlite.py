@@ -56,6 +56,7 @@ class SqliteStore:
         # Each connection and each own write has a number: `PRAGMA data_version` tells the writes of others only.
         self._opened = 0
         self._written = 0
+        self._closed = 0
         _stores.add(self)
 
     @classmethod
@@ -111,9 +112,9 @@ class SqliteStore:
         raise Changed(key)
 
     def wait(self, key: str, seen: str | None, seconds: float) -> Document | None:
-        end = self._clock() + seconds
+        end, closed = self._clock() + seconds, self._closed
         known: tuple[int, ...] | None = None
-        while True:
+        while closed == self._closed:
             with self._session() as connection:
                 (version,) = connection.execute("PRAGMA data_version").fetchone()
                 state = (self._opened, self._written, version)
@@ -126,8 +127,10 @@ class SqliteStore:
             if left <= 0:
                 return None
             self._sleep(min(self.guarantees.poll_seconds, left))
+        return None
 
     def close(self) -> None:
+        self._closed += 1  # whoever waits leaves, and does not connect anew
         with self._lock:
             self._disconnect()
 
