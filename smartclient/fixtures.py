@@ -4,17 +4,33 @@ def test_the_teams_are_shown(client, service_calls):
     service_calls.get("service://identity/teams", json=[{"id": 1, "name": "blue"}])
     assert client.get("/").status_code == 200
     assert len(service_calls.made) == 1
+
+| fixture | what it is |
+|---|---|
+| `service_calls` | answers that the test registers; a call that nothing is registered for fails the test |
+| `service_cassette` | real answers, recorded once in `cassettes/` beside the test; `pytest --record-calls=rewrite` records them anew |
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from smartclient.recorder import Cassette
     from smartclient.testing import Calls
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-calls",
+        choices=["once", "replay", "rewrite"],
+        default="once",
+        help="What service_cassette does: once (record where there is no cassette), replay (never call), rewrite.",
+    )
 
 
 @pytest.fixture
@@ -24,3 +40,14 @@ def service_calls() -> Iterator[Calls]:
 
     with mock() as calls:
         yield calls
+
+
+@pytest.fixture
+def service_cassette(request: pytest.FixtureRequest) -> Iterator[Cassette]:
+    """The calls of this test from its cassette: `cassettes/<module>/<test>.json` beside the test."""
+    from smartclient.recorder import cassette
+
+    name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
+    file = request.path.parent / "cassettes" / request.path.stem / f"{name}.json"
+    with cassette(file, mode=request.config.getoption("--record-calls")) as kept:
+        yield kept
