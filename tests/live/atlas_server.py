@@ -37,7 +37,7 @@ class AtlasServer:
         self._child: Child | None = None
 
     def start(self) -> AtlasServer:
-        command = [PROGRAM, "serve", "--atlas", self.url, "--port", str(self.port)]
+        command: list[str | Path] = [PROGRAM, "serve", "--atlas", self.url, "--port", str(self.port)]
         self._child = Child(command, output=self.folder / "serve.log", env=self.environ, cwd=self.folder)
         self._child.wait_ready(self.is_ready)
         return self

@@ -160,16 +160,20 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, script: str, seconds: float = 15.0) -> Any:
-        """The value of an expression, as soon as it is true."""
+        """The value of an expression, as soon as it is true; a page that is not there yet has none."""
         end = time.monotonic() + seconds
         while True:
-            found = self.evaluate(f"(found => found instanceof Node ? true : found)({script})")
+            found, told = None, ""
+            try:
+                found = self.evaluate(f"(found => found instanceof Node ? true : found)({script})")
+            except AssertionError as error:
+                told = str(error)
             if found:
                 return found
             if time.monotonic() > end:
                 text = self.evaluate("document.body ? document.body.innerText : ''")
                 raise AssertionError(
-                    f"{script} did not come true within {seconds:g} s; {self.console}; the page says:\n{text}"
+                    f"{script} did not come true within {seconds:g} s; {told} {self.console}; the page says:\n{text}"
                 )
             time.sleep(0.03)
 

@@ -47,6 +47,17 @@ def server(tmp_path: Path) -> Iterator[AtlasServer]:
         one.close()
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AtlasServer]:
+    """A server for the tests that only look."""
+    one = AtlasServer(tmp_path_factory.mktemp("calm"))
+    fill(one)
+    try:
+        yield one.start()
+    finally:
+        one.close()
+
+
 def fill(server: AtlasServer) -> None:
     server.map.put_service(Service("identity", owner="accounts", port=8010, description=EVIL), by=ANNA)
     server.map.put_service(Service("teams", owner=EVIL), by=ANNA)
@@ -146,12 +157,12 @@ def test_what_is_in_the_map_is_text(browser: Browser, server: AtlasServer) -> No
     assert browser.console == []
 
 
-def test_everything_comes_from_here(browser: Browser, server: AtlasServer) -> None:
+def test_everything_comes_from_here(browser: Browser, calm: AtlasServer) -> None:
     """Nothing is asked of another origin, and the browser would not let it."""
-    look(browser, server)
+    look(browser, calm)
     assert browser.requested
-    assert [url for url in browser.requested if not url.startswith(f"{server.base}/")] == []
-    policy = requests.get(f"{server.base}/", timeout=10).headers["Content-Security-Policy"]
+    assert [url for url in browser.requested if not url.startswith(f"{calm.base}/")] == []
+    policy = requests.get(f"{calm.base}/", timeout=10).headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     refused = "fetch('http://127.0.0.1:1/').then(() => 'asked', error => error.name)"
@@ -204,9 +215,9 @@ def test_a_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
         server.close()
 
 
-def test_the_keyboard_is_enough(browser: Browser, server: AtlasServer) -> None:
+def test_the_keyboard_is_enough(browser: Browser, calm: AtlasServer) -> None:
     """A slash goes to the filter, Tab to a service, Enter opens it, Escape shows all again."""
-    look(browser, server)
+    look(browser, calm)
     browser.press("/")
     assert browser.evaluate("document.activeElement.id") == "filter"
     browser.type("accounts 1.4")
@@ -222,9 +233,9 @@ def test_the_keyboard_is_enough(browser: Browser, server: AtlasServer) -> None:
     assert browser.evaluate(shown) == ["identity", "teams"]
 
 
-def test_every_control_has_a_name(browser: Browser, server: AtlasServer) -> None:
+def test_every_control_has_a_name(browser: Browser, calm: AtlasServer) -> None:
     """A screen reader tells what each field and button is for, and what is live."""
-    look(browser, server)
+    look(browser, calm)
     controls = "[...document.querySelectorAll('input, button, summary')]"
     name = "(one.labels && one.labels[0] || one).innerText || one.getAttribute('aria-label') || ''"
     assert (
@@ -236,9 +247,9 @@ def test_every_control_has_a_name(browser: Browser, server: AtlasServer) -> None
     assert browser.evaluate("document.querySelectorAll('table:not(:has(caption)), th:not([scope])').length") == 0
 
 
-def test_dark_and_light(browser: Browser, server: AtlasServer) -> None:
+def test_dark_and_light(browser: Browser, calm: AtlasServer) -> None:
     """It follows what the viewer prefers, readable in both."""
-    look(browser, server)
+    look(browser, calm)
     seen = {}
     for dark in (False, True):
         browser.dark(dark)

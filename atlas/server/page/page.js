@@ -3,7 +3,7 @@
 "use strict";
 
 const WAIT_SECONDS = 25;
-const PAUSES = [0.5, 1, 2, 4, 8];
+const PAUSES = [0.5, 1, 2, 4];
 const STATUS_EVERY = 10000;
 const STATES = ["enabled", "draining", "disabled"];
 const TABLES = { service: "services", override: "overrides", ruling: "rulings", lease: "leases" };
@@ -432,15 +432,23 @@ async function reason(answer, before = "") {
   }
 }
 
-const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
+let wake = () => {};
+
+/** Wait, but not longer than until the network or the viewer is back. */
+function pause(seconds) {
+  return new Promise((done) => {
+    wake = done;
+    setTimeout(done, seconds * 1000);
+  });
+}
 
 async function follow() {
   let failures = 0;
   for (;;) {
     try {
-      const path = position ? `v1/world?position=${encodeURIComponent(position)}&wait=${WAIT_SECONDS}` : "v1/world";
-      if (failures && position) setTimeout(() => failures && tellAway("asking again"), 3000);
-      const update = await ask(failures && position ? path.replace(/wait=\d+/, "wait=0") : path, WAIT_SECONDS + 15);
+      const wait = failures || !position ? 0 : WAIT_SECONDS; // After a failure whoever is there again says so at once.
+      const path = position ? `v1/world?position=${encodeURIComponent(position)}&wait=${wait}` : "v1/world";
+      const update = await ask(path, wait + 8);
       failures = 0;
       tellLive();
       if (update) {
@@ -539,6 +547,8 @@ find("filter").addEventListener("input", () => {
   cancelAnimationFrame(drawing);
   drawing = requestAnimationFrame(applyFilter);
 });
+window.addEventListener("online", () => wake());
+document.addEventListener("visibilitychange", () => !document.hidden && wake());
 find("leases").addEventListener("toggle", renderLeases);
 document.addEventListener("keydown", (event) => {
   const filter = find("filter");
