@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import threading
 
-LEAST, FIRST, MOST = 4, 100, 1000
-FASTEST_CUT_SECONDS = 0.1
+LEAST, MOST = 8, 1000
+WINDOW_SECONDS = 0.5
+LEAST_CALLS = 10
+SIGNS = 0.2
+"""Of the attempts that ended in a window: fewer are the trouble of one instance, or of one kind of request."""
+CUT = 0.7
 
 
 class Limit:
-    """A bound on the calls under way. With `fixed` it stays; otherwise it is cut by a tenth when the service shows that it
-    is overloaded (no answer in time, 429, 503), at most ten times a second, and grows by one for each round of successes
-    that used it at least half (additive increase, multiplicative decrease)."""
+    """A bound on the calls under way. With `fixed` it stays.
 
-    __slots__ = ("_cut_at", "_fixed", "_lock", "_value", "under_way")
+    Otherwise there is practically none until a fifth of the attempts that ended in half a second shows that the service is
+    overloaded (no answer in time, 429, 503). Then it is less than what is under way; it grows by one for each round of
+    successes that used at least half of it (additive increase, multiplicative decrease).
+    """
+
+    __slots__ = ("_calls", "_fixed", "_lock", "_signs", "_until", "_value", "under_way")
 
     def __init__(self, fixed: int | None = None) -> None:
         self._fixed = fixed
-        self._value = float(fixed or FIRST)
-        self._cut_at = -1.0
+        self._value = float(fixed or MOST)
+        self._calls = self._signs = 0
+        self._until = 0.0
         self._lock = threading.RLock()  # a lease that is collected as garbage may leave in the middle of anything
         self.under_way = 0
 
@@ -44,14 +52,18 @@ class Limit:
         """Follow how an attempt ended."""
         if self._fixed is not None:
             return
-        if overloaded:
-            with self._lock:
-                if now - self._cut_at >= FASTEST_CUT_SECONDS:
-                    self._cut_at = now
-                    self._value = max(LEAST, min(self._value, max(LEAST, 2 * self.under_way)) * 0.9)
-        elif self.under_way * 2 >= self._value and self._value < MOST:
-            with self._lock:
+        with self._lock:
+            if now >= self._until:
+                self._judge()
+                self._until, self._calls, self._signs = now + WINDOW_SECONDS, 0, 0
+            self._calls += 1
+            self._signs += overloaded
+            if not overloaded and self.under_way * 2 >= self._value and self._value < MOST:
                 self._value += 1 / self._value
+
+    def _judge(self) -> None:
+        if self._calls >= LEAST_CALLS and self._signs >= SIGNS * self._calls:
+            self._value = max(LEAST, min(self._value, self.under_way + 1) * CUT)
 
     def begin_anew(self) -> None:
         """In a forked child: the calls under way are the parent's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smartclient.limit import FIRST, LEAST, Limit
+from smartclient.limit import LEAST, MOST, Limit
 
 
 def test_a_fixed_limit_lets_so_many_in_and_stays() -> None:
@@ -15,28 +15,43 @@ def test_a_fixed_limit_lets_so_many_in_and_stays() -> None:
     assert limit.value == 2
 
 
+def overload(limit: Limit, begin: float, seconds: float, every: int = 1) -> None:
+    """A hundred attempts a second, of which every so manieth shows overload."""
+    for number in range(int(seconds * 100)):
+        limit.learn(number % every == 0, begin + number * 0.01)
+
+
 def test_the_limit_shrinks_while_the_service_is_overloaded_and_grows_back() -> None:
-    """It is cut at most ten times a second, never below four, and grows only while it is used."""
+    """It is cut every half second, never below eight, and grows by one for each round of calls while it is used."""
     limit = Limit()
-    for number in range(1000):
-        limit.learn(True, number * 0.01)
+    for _ in range(100):
+        limit.enter()
+    overload(limit, 0.0, 0.6)
+    assert limit.value == 70
+    overload(limit, 1.0, 20)
     assert limit.value == LEAST
-    for _ in range(4):
-        limit.enter()
-    for _ in range(100):
+    for _ in range(4 * LEAST):
         limit.learn(False, 100.0)
-    assert LEAST < limit.value < 20
+    assert LEAST + 2 <= limit.value <= LEAST + 4
     idle = Limit()
-    for _ in range(1000):
-        idle.learn(False, 0.0)
-    assert idle.value == FIRST
+    overload(idle, 0.0, 10, every=1_000_000)
+    assert idle.value == MOST
 
 
-def test_one_moment_of_overload_cuts_once() -> None:
-    """A hundred calls that fail together count as one sign."""
+def test_failures_of_one_instance_in_five_cut_nothing() -> None:
+    """A service is not throttled for what one instance or one request does, nor for a burst among many good calls."""
     limit = Limit()
-    for _ in range(FIRST):
-        limit.enter()
-    for _ in range(100):
-        limit.learn(True, 5.0)
-    assert limit.value == FIRST * 0.9
+    overload(limit, 0.0, 10, every=6)
+    for _ in range(8):
+        limit.learn(True, 10.0)
+    overload(limit, 10.01, 1, every=25)
+    assert limit.value == MOST
+
+
+def test_a_few_calls_are_no_sign() -> None:
+    """Nine failures in half a second cut nothing: the breaker is there for them."""
+    limit = Limit()
+    for _ in range(9):
+        limit.learn(True, 0.0)
+    limit.learn(True, 1.0)
+    assert limit.value == MOST
