@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
+from contextvars import ContextVar
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import requests.sessions
 from requests import PreparedRequest, Request, Response
@@ -29,7 +30,7 @@ from requests.sessions import (
 )
 
 from smartclient.keywords import OURS
-from smartclient.routing import is_service_url, service_of, to_virtual
+from smartclient.routing import VIRTUAL_SUFFIX, is_service_url, service_of, to_virtual
 from smartclient.signatures import TypedSession
 from smartrealm.headers import current_call
 
@@ -61,7 +62,11 @@ class Session(TypedSession):
         def request(self, *args, **keywords):
             """Send a request, as in requests; to a service when the URL is `service://name/path`."""
             url = args[1] if len(args) > 1 else keywords.get("url")
-            if OURS.isdisjoint(keywords) and not _deadline_in_force() and not self._calls_service(url):
+            if (
+                OURS.isdisjoint(keywords)
+                and not _deadline_in_force()
+                and (_is_http(url) or not self._calls_service(url))
+            ):
                 return super().request(*args, **keywords)
             return self._perform(url, args, keywords)
 
@@ -86,7 +91,11 @@ class Session(TypedSession):
             _SIGNATURE.bind(self, *args, **keywords)  # says what is wrong with the arguments
         from smartclient import calls
 
-        return calls.perform(self, given.pop("method"), given.pop("url"), **given, **ours)
+        token = _within_call.set(True)
+        try:
+            return calls.perform(self, given.pop("method"), given.pop("url"), **given, **ours)
+        finally:
+            _within_call.reset(token)
 
     def _calls_service(self, url: object) -> bool:
         """Whether the URL names a service, and the program has no adapter of its own for such URLs."""
@@ -96,7 +105,7 @@ class Session(TypedSession):
 
     def prepare_request(self, request: Request) -> PreparedRequest:
         """As in requests; a request to a service is prepared for the origin of that service, without .netrc."""
-        if not self._calls_service(request.url):
+        if _is_http(request.url) or not self._calls_service(request.url):
             return super().prepare_request(request)
         virtual = copy.copy(request)
         virtual.url = to_virtual(_text(request.url))
@@ -105,8 +114,17 @@ class Session(TypedSession):
         return super().prepare_request(virtual)
 
     def send(self, request: PreparedRequest, **keywords: Any) -> Response:
-        """As in requests; a request that was prepared for a service goes to that service."""
-        if OURS.isdisjoint(keywords) and not self._is_for_service(request):
+        """As in requests; a request that was prepared for a service goes to that service.
+
+        Our keywords are taken here too, and a deadline that is in force bounds it.
+        """
+        url = getattr(request, "url", None)
+        is_plain = _is_http(url) and VIRTUAL_SUFFIX not in url
+        if (
+            OURS.isdisjoint(keywords)
+            and (is_plain or not self._is_for_service(request))
+            and not _deadline_nobody_keeps()
+        ):
             return super().send(request, **keywords)
         if keywords.pop("background", False):
             from smartclient import parallel
@@ -114,7 +132,11 @@ class Session(TypedSession):
             return parallel.start(partial(self.send, request, **keywords))  # type: ignore[return-value]
         from smartclient import calls
 
-        return calls.perform_prepared(self, request, **keywords)
+        token = _within_call.set(True)
+        try:
+            return calls.perform_prepared(self, request, **keywords)
+        finally:
+            _within_call.reset(token)
 
     def _is_for_service(self, request: object) -> bool:
         """Whether this was prepared for a service: a Request that was not prepared at all is left to requests to refuse."""
@@ -152,9 +174,22 @@ def _text(url: object) -> str:
     return url.decode("utf-8") if isinstance(url, bytes) else str(url)
 
 
+def _is_http(url: object) -> TypeGuard[str]:
+    """Whether this is certainly no service URL: the quick answer for nearly every call."""
+    return type(url) is str and url[:4] == "http"
+
+
 def _deadline_in_force() -> bool:
     context = current_call()
     return context is not None and context.deadline is not None
+
+
+_within_call: ContextVar[bool] = ContextVar("smartclient_within_call", default=False)
+"""Whether a call of ours is being made, whose redirects come to `send` again: that one keeps the time."""
+
+
+def _deadline_nobody_keeps() -> bool:
+    return _deadline_in_force() and not _within_call.get()
 
 
 def _nobody(prepared: PreparedRequest) -> PreparedRequest:
