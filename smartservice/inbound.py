@@ -62,7 +62,8 @@ class Inbound:
         self._tags = frozenset(app.settings.snapshot["CALL_TAGS"])
         self._access = logs.AccessLog(app)
         self._gate = logs.DebugGate(logging.root, app.logger)
-        self._probes = frozenset([HEALTH_ENDPOINT, METRICS_ENDPOINT])
+        self.quiet = {HEALTH_ENDPOINT, METRICS_ENDPOINT}
+        """Endpoints whose successful requests are counted and not logged: asked all the time, by machines."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = copy_context()
@@ -109,7 +110,7 @@ class Inbound:
         metrics = self._app.metrics
         if metrics is not None:
             metrics.observe(route, method, status, seconds)
-        if status >= 400 or rule is None or rule.endpoint not in self._probes:
+        if status >= 400 or rule is None or rule.endpoint not in self.quiet:
             path = environ.get("PATH_INFO", "")
             self._access.write(method, path, route, status, seconds, environ.get("REMOTE_ADDR"))
         if call.debug:

@@ -104,7 +104,7 @@ def test_a_replica_that_stops_loses_no_poll(serve: Serve, connect: Connect) -> N
         wait_until(lambda: one.metric("atlas_readers_waiting") == 10, what="the parked polls")
         begun = time.monotonic()
         assert one.stop() == 0
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20, "polls held the instance up"
         directory.put_service(Service("billing"), by=BY)
         within(2, lambda: all(reader.world.knows("billing") for reader in readers), "the change everywhere")
         assert [reader.failure for reader in readers] == [None] * 10
@@ -187,7 +187,7 @@ def test_reads_go_on_while_the_store_is_frozen(serve: Serve, connect: Connect, e
         with pytest.raises(Unavailable):
             directory.put_service(Service("billing"), by=BY)
         wait_until(lambda: "following the map from memory" in served.text(), 10, what="both workers noticing")
-        end = time.monotonic() + 3
+        end = time.monotonic() + 1.5
         while time.monotonic() < end:
             begun = time.monotonic()
             assert directory.world().places("web")
