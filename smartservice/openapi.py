@@ -187,7 +187,7 @@ def _name(operations: Iterable[_Operation]) -> None:
         if key in described:  # the second of two rules with the same path: not shown
             continue
         described.add(key)
-        base = re.sub(r"\W", "_", f"{operation.route.rule.endpoint}_{operation.method.lower()}")
+        base = re.sub(r"\W", "_", f"{_words_of(operation.route)}_{operation.method.lower()}")
         variables = "_and_".join(name for name, _ in operation.route.variables)
         names = [
             base,
@@ -197,6 +197,15 @@ def _name(operations: Iterable[_Operation]) -> None:
         free = (name for name in (*names, *(f"{base}_{number}" for number in range(2, 1000))) if name not in taken)
         operation.name = next(free)
         taken.add(operation.name)
+
+
+def _words_of(route: _Route) -> str:
+    """The endpoint; where it is the name of a class in lower case, with its words apart: `one_team` for `OneTeam`."""
+    blueprint, dot, endpoint = str(route.rule.endpoint).rpartition(".")
+    name = getattr(getattr(route.view, "view_class", None), "__name__", "")
+    if endpoint == name.lower():
+        endpoint = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return f"{blueprint}{dot}{endpoint}"
 
 
 def _slug(template: str) -> str:

@@ -26,6 +26,7 @@ __all__ = ["make"]
         ("HEALTH_INTERVAL", "0"),
         ("DRAIN_SECONDS", "-1"),
         ("HEALTH_PATH", "health"),
+        ("OPENAPI_PATH", "openapi.json"),
     ],
 )
 def test_a_value_that_cannot_work_stops_the_start(make: Make, name: str, value: str) -> None:

@@ -85,11 +85,17 @@ class Teams(Resource):  # type: ignore[misc]
         return "", 204
 
 
+class AllTeams(Resource):  # type: ignore[misc]
+    def get(self) -> list[int]:
+        return []
+
+
 @pytest.fixture
 def app() -> Flask:
     app = Flask("described")
     api = SmartApi(app)
     api.add_resource(Teams, "/teams", "/teams/<int:number>")
+    api.add_resource(AllTeams, "/all-teams")
 
     @app.route("/plain/<uuid:key>/<path:rest>", methods=["GET", "POST"])
     def plain(key: UUID, rest: str) -> str:
@@ -197,6 +203,7 @@ def test_names_of_operations(document: dict[str, Any]) -> None:
     assert named[("/plain/{key}/{rest}", "post")] == "plain_post"
     assert named[("/things/{name}", "get")] == "first_thing_get"
     assert named[("/things/{name}", "delete")] == "second_thing_delete"
+    assert named[("/all-teams", "get")] == "all_teams_get"
 
 
 def test_converters_become_schemas(document: dict[str, Any]) -> None:
