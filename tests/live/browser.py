@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -16,6 +17,16 @@ from typing import Any
 import pytest
 
 PROGRAM = "chromium"
+_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--remote-debugging-pipe",
+)
 
 
 def browser_or_skip() -> str:
@@ -44,36 +55,19 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
         to_child, self._write = os.pipe()
         self._read, from_child = os.pipe()
-
-        def connect() -> None:
-            # The browser reads commands from descriptor 3 and writes to 4; the copies first, so that neither is overwritten.
-            inward, outward = os.dup(to_child), os.dup(from_child)
-            os.dup2(inward, 3)
-            os.dup2(outward, 4)
-
+        # The browser reads commands from descriptor 3 and writes to 4. Copies above 9 leave room for both in the child.
+        inward, outward = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_child, from_child))
+        plumbing = f'exec "$0" "$@" 3<&{inward} 4>&{outward} {inward}<&- {outward}>&-'
         self._process = subprocess.Popen(
-            [
-                self._program,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--remote-debugging-pipe",
-                f"--user-data-dir={self._profile.name}",
-                "about:blank",
-            ],
+            ["bash", "-c", plumbing, self._program, *_OPTIONS, f"--user-data-dir={self._profile.name}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=(3, 4),
-            preexec_fn=connect,
+            pass_fds=(inward, outward),
             start_new_session=True,
         )
-        os.close(to_child)
-        os.close(from_child)
+        for end in (to_child, from_child, inward, outward):
+            os.close(end)
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

@@ -138,3 +138,13 @@ def test_serve_refuses_to_be_open_to_strangers(server: AtlasServer) -> None:
     assert "atlas: " in refused.stderr
     assert "token create operator" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_the_command_starts_light() -> None:
+    """Looking at a map loads neither Flask nor an HTTP client, nor any library of a store."""
+    heavy = "flask requests sqlalchemy redis kazoo boto3 cryptography gunicorn pydantic"
+    code = f"import atlas.server.cli, sys; print(*[one for one in '{heavy}'.split() if one in sys.modules])"
+    ended = subprocess.run(
+        [PROGRAM.parent / "python", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout.strip() == ""

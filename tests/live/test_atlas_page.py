@@ -233,6 +233,14 @@ def test_the_keyboard_is_enough(browser: Browser, calm: AtlasServer) -> None:
     assert browser.evaluate(shown) == ["identity", "teams"]
 
 
+def test_an_address_leads_to_a_service(browser: Browser, calm: AtlasServer) -> None:
+    """A link that somebody sends opens the page with this service open; a link on the page does too."""
+    browser.open(f"{calm.base}/#service-teams")
+    browser.wait_for(f"{ROW.format('teams')}.querySelector('table')")
+    browser.evaluate("location.hash = '#service-identity'")
+    browser.wait_for(f"{ROW.format('identity')}.querySelector('table')")
+
+
 def test_every_control_has_a_name(browser: Browser, calm: AtlasServer) -> None:
     """A screen reader tells what each field and button is for, and what is live."""
     look(browser, calm)

@@ -222,7 +222,7 @@ function newRow(name) {
   const summary = make("summary");
   const inside = make("div", { class: "inside" });
   const details = make("details", { class: "row" }, summary, inside);
-  const row = { name, element: make("li", { "data-service": name }, details), details, summary, inside, text: "", counts: null };
+  const row = { name, element: make("li", { id: `service-${name}`, "data-service": name }, details), details, summary, inside, text: "", counts: null };
   details.addEventListener("toggle", () => (details.open ? fill(row) : inside.replaceChildren()));
   return row;
 }
@@ -338,12 +338,12 @@ function renderTrouble() {
     const number = STATES.reduce((sum, state) => sum + row.counts[state], 0);
     if (number && !row.counts.enabled) {
       const which = number === 1 ? "its only instance is not" : `none of its ${number} instances is`;
-      told.push(["wrong", [`${row.name} takes no calls: ${which} enabled.`]]);
+      told.push(["wrong", [linkTo(row.name), ` takes no calls: ${which} enabled.`]]);
     }
   }
   for (const [key, ruling] of [...world.rulings].sort()) {
     if (inForce(ruling) && ruling.state && ruling.state !== "enabled") {
-      told.push(["note", [make("span", { class: "address" }, key.replace("/", " ")), " ", ...rulingParts(ruling)]]);
+      told.push(["note", [linkTo(splitKey(key)[0]), " ", make("span", { class: "address" }, splitKey(key)[1]), " ", ...rulingParts(ruling)]]);
     }
   }
   find("trouble").hidden = !told.length;
@@ -375,6 +375,23 @@ function renderLeases() {
     ];
   });
   find("lease-list").replaceChildren(cells.length ? tableOf("Leases", ["lease", "state", "opened", "lasts", "carries"], cells) : "");
+}
+
+function linkTo(name) {
+  return make("a", { href: `#service-${name}` }, name);
+}
+
+/** Open the service that the address names, `#service-identity`, and go there. */
+function openNamed() {
+  const row = location.hash.startsWith("#service-") ? rows.get(location.hash.slice("#service-".length)) : null;
+  if (!row) return;
+  if (row.element.hidden) {
+    find("filter").value = "";
+    applyFilter();
+  }
+  row.details.open = true;
+  row.element.scrollIntoView({ block: "center" });
+  row.summary.focus({ preventScroll: true });
 }
 
 function applyFilter() {
@@ -452,8 +469,10 @@ async function follow() {
       failures = 0;
       tellLive();
       if (update) {
+        const isFirst = !position;
         position = update.position;
         render(take(update));
+        if (isFirst) openNamed();
         renderLeases();
         lookAround();
       }
@@ -547,6 +566,7 @@ find("filter").addEventListener("input", () => {
   cancelAnimationFrame(drawing);
   drawing = requestAnimationFrame(applyFilter);
 });
+window.addEventListener("hashchange", openNamed);
 window.addEventListener("online", () => wake());
 document.addEventListener("visibilitychange", () => !document.hidden && wake());
 find("leases").addEventListener("toggle", renderLeases);
