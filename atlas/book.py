@@ -56,7 +56,7 @@ class Book:
         self._box = box or SecretBox()
         self._service = service
         self._now = now
-        self._opened: tuple[Mapping[str, Override], str | None, Mapping[str, Any]] = ({}, None, {})
+        self._opened: tuple[Mapping[str, Override], dict[str, Mapping[str, Any]]] = ({}, {})
         self._warned: set[str] = set()
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -87,17 +87,19 @@ class Book:
     def secrets(self, service: str) -> Mapping[str, Any]:
         """The opened secrets of a service and of every service, by `scope/KEY`; from memory."""
         overrides = self._mirror.world.overrides
-        known, known_service, values = self._opened
-        if known is overrides and known_service == service:
-            return values
-        values = {}
+        if self._opened[0] is not overrides:
+            self._opened = (overrides, {})
+        opened = self._opened[1]
+        if service in opened:
+            return opened[service]
+        values: dict[str, Any] = {}
         for name, override in overrides.items():
             if override.secret and override.scope in (EVERY_SERVICE, service):
                 try:
                     values[name] = self._box.open(name, override.value)
                 except Unreadable:
                     self._warn(name)
-        self._opened = (overrides, service, values)
+        opened[service] = values
         return values
 
     # -- the catalogue -------------------------------------------------------------------------------------------------

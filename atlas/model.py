@@ -219,6 +219,11 @@ class Ruling(_Value):
         yield "weight", lambda: self.weight is None or _is_whole(self.weight, 0, 1000), "a whole number from 0 to 1000"
         yield "reason", lambda: _is_text(self.reason), _TEXT_RULE
         yield "author", lambda: _is_text(self.author, 200), "text of at most 200 characters"
+        yield (
+            "expires_at",
+            lambda: self.expires_at is None or _is_number(self.expires_at, 0, 1e12),
+            "seconds since 1970",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +256,9 @@ class Lease:
         for name in ("id", "incarnation"):
             check.want(_is_text(data.get(name), 200) and data.get(name), name, "text of 1 to 200 characters")
         check.want(
-            re.fullmatch(r"[A-Za-z0-9._:@\[\]-]{1,200}", str(data.get("id"))), "id", "letters, digits and . _ : @ - [ ]"
+            re.fullmatch(r"[A-Za-z0-9\[][A-Za-z0-9._:@\[\]-]{0,199}", str(data.get("id"))),
+            "id",
+            "letters, digits and . _ : @ - [ ], beginning with a letter or a digit",
         )
         check.want(_is_number(data.get("ttl_seconds", 15.0), 1, 3600), "ttl_seconds", "seconds, 1 to 3600")
         check.want(isinstance(data.get("instances", []), list | tuple), "instances", "a list")

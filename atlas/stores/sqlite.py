@@ -255,6 +255,8 @@ def _make_file(path: Path) -> None:
     """
     if path.exists():
         return
+    if path.parent.exists() and not path.parent.is_dir():
+        raise NotADirectoryError(0, f"{path.parent} is no directory")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp: 0600
     os.close(descriptor)

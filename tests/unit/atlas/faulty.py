@@ -78,7 +78,7 @@ class FaultyStore:
             raise Unavailable("The store is frozen.")
 
 
-def once(action: Callable[[str], None], key: str) -> Callable[[str], None]:
+def once(action: Callable[[str], object], key: str) -> Callable[[str], None]:
     """A hook that acts on the first write of a key only."""
     done: list[str] = []
 

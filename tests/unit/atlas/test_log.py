@@ -73,7 +73,7 @@ def test_a_decision_for_nothing_writes_nothing(log: Log, store: FaultyStore) -> 
 def test_a_decision_is_taken_again_on_a_newer_head(log: Log, store: FaultyStore) -> None:
     """Who was overtaken decides anew, on what the faster one left."""
     other = Log(store.inner, "catalogue", keeps_history=True)
-    store.before_put = once(lambda key: append(other, "theirs") and None, HEAD)
+    store.before_put = once(lambda key: append(other, "theirs"), HEAD)
     seen: list[int] = []
     _, change = log.append(lambda head: seen.append(head.revision) or draft("ours"))  # type: ignore[func-returns-value]
     assert seen == [0, 1]
@@ -168,7 +168,7 @@ def test_an_overtaken_segment_is_removed(log: Log, store: FaultyStore) -> None:
     """Who wrote a segment and was overtaken takes it away again: none is left that no head points to."""
     append(log, *range(INLINE_ENTRIES))
     other = Log(store.inner, "catalogue", keeps_history=True)
-    store.before_put = once(lambda key: append(other, "theirs") and None, HEAD)
+    store.before_put = once(lambda key: append(other, "theirs"), HEAD)
     append(log, "ours")
     assert len(store.keys("segment/")) == 1
     assert list(values(log))[-2:] == ["theirs", "ours"]

@@ -1,0 +1,247 @@
+"""What the book adds to the contract: keys that change, rulings that end, snapshots, stores that fail."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from atlas.book import Book
+from atlas.model import Author, Instance, Lease, Ruling, Service
+from atlas.rules import LARGEST_VALUE
+from atlas.secrets import SecretBox
+from atlas.stores.sqlite import SqliteStore
+from atlas.world import Position, World
+from smartrealm.errors import NotConfigured, NotFound, Unavailable, ValidationFailed
+from tests.processes import wait_until
+from tests.unit.atlas.conftest import make_book
+from tests.unit.atlas.faulty import FaultyStore, Time, lost, once
+
+ANNA = Author("anna")
+CATALOGUE = "log/catalogue/head"
+
+
+def test_a_change_whose_answer_is_lost_happens_once(book: Book, store: FaultyStore) -> None:
+    """The caller gets its revision all the same, and the history has one entry."""
+    store.after_put = once(lost, CATALOGUE)
+    assert book.set_override("*", "KEY", 1, by=ANNA) == 1
+    assert len(book.history()) == 1
+
+
+def test_a_ruling_ends_by_itself(book: Book, time: Time) -> None:
+    """When its time is over the next sweep takes it away, and the history says so."""
+    book.put_service(Service("identity"), by=ANNA)
+    book.rule(Ruling("identity", "h", 8000, "disabled", expires_at=time.value + 60), by=ANNA)
+    book.sweep()
+    assert book.world().rulings
+    time.value += 60
+    book.sweep()
+    book.sweep()
+    assert book.world().rulings == {}
+    (last, *_) = book.history()
+    assert (last.revision, last.author, last.why) == (3, "atlas", "expired")
+
+
+def test_a_ruling_cannot_end_in_the_past(book: Book, time: Time) -> None:
+    """It would do nothing, so it is a mistake."""
+    book.put_service(Service("identity"), by=ANNA)
+    with pytest.raises(ValidationFailed):
+        book.rule(Ruling("identity", "h", 8000, "disabled", expires_at=time.value), by=ANNA)
+
+
+@pytest.mark.parametrize("by", [Author(""), Author("  "), Author("x" * 201), Author("anna", "x" * 2001)])
+def test_a_change_has_an_author(book: Book, by: Author) -> None:
+    """Nobody changes the map without a name."""
+    with pytest.raises(ValidationFailed):
+        book.put_service(Service("identity"), by=by)
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, object(), "x" * LARGEST_VALUE])
+def test_a_value_that_cannot_be_kept_is_refused(book: Book, value: object) -> None:
+    """Only JSON of a bounded size is a setting; the sentence names the key, never the value."""
+    with pytest.raises(ValidationFailed, match=r"\*/KEY") as caught:
+        book.set_override("*", "KEY", value, by=ANNA)
+    assert "xxx" not in str(caught.value)
+
+
+def test_the_same_secret_again_is_no_change(book: Book) -> None:
+    """Though it is sealed differently every time."""
+    assert book.set_override("*", "KEY", "s3cret", by=ANNA, secret=True) == 1
+    assert book.set_override("*", "KEY", "s3cret", by=ANNA, secret=True) == 1
+    assert book.set_override("*", "KEY", "other", by=ANNA, secret=True) == 2
+
+
+def test_no_secret_reaches_the_store(book: Book, store: FaultyStore, tmp_path: Path) -> None:
+    """Neither in the log, nor in a segment or a snapshot, nor in an export."""
+    book.set_override("*", "KEY", "s3cret-value", by=ANNA, secret=True)
+    store.close()
+    assert b"s3cret-value" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert "s3cret-value" not in repr(list(book.export()))
+
+
+def test_keys_are_rotated(store: FaultyStore, time: Time) -> None:
+    """With the new key in front everything can be read; after resealing the old key may go."""
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+
+    def opened(keys: str) -> Book:
+        return Book(store, box=SecretBox(keys), service="identity", now=time, clock=time)
+
+    opened(old).set_override("identity", "KEY", "s3cret", by=ANNA, secret=True)
+    assert opened(f"{new},{old}").world().overrides["identity/KEY"].value == "s3cret"
+    assert opened(f"{new},{old}").reseal(by=ANNA) == 2
+    book = opened(new)
+    assert book.world().overrides["identity/KEY"].value == "s3cret"
+    assert book.secrets("identity") == {"identity/KEY": "s3cret"}
+    assert book.secrets("billing") == {}
+    assert opened(old).world().overrides["identity/KEY"].value is None
+
+
+def test_a_secret_that_no_key_opens_is_hidden_and_logged(
+    store: FaultyStore, time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its service goes on without it, and the log says once which setting it is."""
+    key, other = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    Book(store, box=SecretBox(key), now=time).set_override("*", "KEY", "s3cret", by=ANNA, secret=True)
+    book = Book(store, box=SecretBox(other), service="identity", now=time)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            found = book.world().overrides["*/KEY"]
+            assert (found.value, found.hidden) == (None, True)
+    assert [record.getMessage().split()[2] for record in caplog.records] == ["*/KEY"]
+    with pytest.raises(ValidationFailed, match=r"\*/KEY"):
+        book.reseal(by=ANNA)
+
+
+def test_a_secret_needs_a_key(store: FaultyStore) -> None:
+    """A map in a shared store without ATLAS_KEYS refuses secrets and takes everything else."""
+    book = Book(store)
+    with pytest.raises(NotConfigured, match="ATLAS_KEYS"):
+        book.set_override("*", "KEY", "s3cret", by=ANNA, secret=True)
+    assert book.set_override("*", "KEY", 1, by=ANNA) == 1
+
+
+def test_a_long_life_leaves_snapshots(book: Book, store: FaultyStore, time: Time, tmp_path: Path) -> None:
+    """A realm with a big history is opened by its snapshot, and its history is whole."""
+    for number in range(60):
+        book.set_override("*", f"KEY_{number % 5}", os.urandom(5000).hex(), by=ANNA)
+    assert len(store.keys("snapshot/catalogue/")) >= 1
+    fresh_store = FaultyStore(tmp_path)
+    with make_book(fresh_store, time, tmp_path) as fresh:
+        assert list(fresh.world().items()) == list(book.world().items())
+        segments = [key for key in fresh_store.read if key.startswith("segment/")]
+        assert len(segments) < len(store.keys("segment/"))
+        assert len(fresh.history(limit=100)) == 60
+
+
+def test_a_snapshot_that_fails_costs_nothing(book: Book, store: FaultyStore) -> None:
+    """The change is written already; the next one tries again."""
+
+    def refuse(key: str) -> None:
+        if key.startswith("snapshot/"):
+            raise Unavailable("disk full")
+
+    store.before_put = refuse
+    for number in range(40):
+        assert book.set_override("*", "KEY", os.urandom(5000).hex(), by=ANNA) == number + 1
+    store.before_put = None
+    assert store.keys("snapshot/") == []
+    for _ in range(12):
+        book.set_override("*", "KEY", os.urandom(5000).hex(), by=ANNA)
+    assert len(store.keys("snapshot/")) == 1
+
+
+def test_a_log_that_was_put_back_is_noticed(tmp_path: Path) -> None:
+    """A store that was restored from a copy and went on differently is read anew, not patched over."""
+    one, other = SqliteStore(tmp_path / "one.db"), SqliteStore(tmp_path / "other.db")
+    reader, writer = Book(one), Book(SqliteStore(tmp_path / "one.db"))
+    writer.set_override("*", "A", 1, by=ANNA)
+    head = one.get(CATALOGUE)
+    assert head is not None
+    writer.set_override("*", "B", 1, by=ANNA)
+    assert set(reader.world().overrides) == {"*/A", "*/B"}
+    one.put(CATALOGUE, head.body, one.get(CATALOGUE).version)  # type: ignore[union-attr]
+    with Book(SqliteStore(tmp_path / "one.db")) as fresh:
+        fresh.set_override("*", "C", 1, by=ANNA)
+        fresh.set_override("*", "D", 1, by=ANNA)
+        assert set(reader.world().overrides) == {"*/A", "*/C", "*/D"}
+    for book in (reader, writer):
+        book.close()
+    other.close()
+
+
+def test_a_reader_ahead_of_the_map_waits_and_then_takes_everything(book: Book) -> None:
+    """A position of the same epoch that we have not reached may be another replica's; if it stays so, it was put back."""
+    book.put_service(Service("identity"), by=ANNA)
+    epoch = book.world().position.epoch
+    update = book.wait(Position(epoch, 5, 0), 0)
+    assert isinstance(update, World)
+    assert update.position == Position(epoch, 1, 0)
+
+
+def test_a_closed_map_ends_waiting(store: FaultyStore) -> None:
+    """Who waits while it is closed is told so, soon."""
+    book = Book(store)
+    book.put_service(Service("identity"), by=ANNA)
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            book.wait(book.world().position, 60)
+        except Unavailable as error:
+            told.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: any(one.name == "atlas-catalogue" for one in threading.enumerate()), 5)
+    book.close()
+    thread.join(5)
+    assert "closed" in str(told[0])
+    assert not [one for one in threading.enumerate() if one.name.startswith("atlas-")]
+
+
+def test_waiting_on_a_store_that_is_away_is_unavailable_and_recovers(store: FaultyStore) -> None:
+    """It is said while it lasts; when the store answers again the next wait brings what was missed."""
+    with Book(store) as book, Book(SqliteStore(store.inner.path)) as other:
+        book.put_service(Service("identity"), by=ANNA)
+        position = book.world().position
+        assert book.wait(position, 0.1) is None
+        store.frozen = True
+        with pytest.raises(Unavailable, match="frozen"):
+            book.wait(position, 10)
+        other.set_override("*", "KEY", 1, by=ANNA)
+        with pytest.raises(Unavailable, match="frozen"):
+            book.wait(position, 10)
+        store.frozen = False
+        update = book.wait(position, 10)
+        assert update is not None
+        assert update.position.revision == 2
+
+
+def test_rolling_back_needs_a_kind_for_a_key(book: Book) -> None:
+    """And tokens are never brought back."""
+    book.put_service(Service("identity"), by=ANNA)
+    with pytest.raises(ValidationFailed, match="kind"):
+        book.rollback(0, by=ANNA, key="identity")
+    with pytest.raises(ValidationFailed, match="Tokens"):
+        book.rollback(0, by=ANNA, kind="token", key="x")
+    with pytest.raises(NotFound):
+        book.rollback(-1, by=ANNA)
+    assert book.rollback(0, by=ANNA, kind="service") == 2
+    assert book.world().services == {}
+
+
+def test_nothing_is_asked_before_it_is_needed(store: FaultyStore) -> None:
+    """Making a book reads and writes nothing."""
+    store.frozen = True
+    assert "Book(" in repr(Book(store, store, service="identity"))
+
+
+def test_instances_of_a_removed_service_stay_visible(book: Book) -> None:
+    """What runs is on the map whether or not the catalogue knows it."""
+    book.hold(Lease("host-1", "i1", 15.0, (Instance("ghost", "h", 8000),)))
+    assert book.world().knows("ghost")
+    assert book.rule(Ruling("ghost", "h", 8000, weight=5), by=ANNA) == 1
