@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from importlib import metadata
+from types import FrameType
 
 import click
 
@@ -73,8 +76,13 @@ for command in (
 catalogue.service.add_command(claiming.claim)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # On the way out temporary files are removed.
+
+
 def main() -> None:
     """The entry point of the program."""
+    signal.signal(signal.SIGTERM, _stop)
     atlas.main(prog_name="atlas")
 
 

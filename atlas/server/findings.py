@@ -110,7 +110,9 @@ def _store(facts: Facts) -> Iterator[Finding]:
             told += f" every {one['poll_seconds']:g} s"
         told += f"; survives {one['survives']}" if one.get("survives") else ""
         if facts.realm != LOCAL and one.get("name") == "sqlite":
-            yield Finding("risky", "store", told, "One file on one host: atlas export, atlas import to a store with replicas.")
+            yield Finding(
+                "risky", "store", told, "One file on one host: atlas export, atlas import to a store with replicas."
+            )
         else:
             yield Finding("good", "store", told)
 

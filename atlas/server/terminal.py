@@ -51,6 +51,7 @@ EXIT_CODES: Mapping[int, str] = {
     6: "refused: the token is missing, unknown, expired or may not do this",
     130: "stopped by Ctrl-C",
     141: "whoever read the output went away, as in `atlas history | head -1`",
+    143: "stopped by SIGTERM",
 }
 
 _BY_ERROR: Sequence[tuple[type[SmartError], int]] = (
@@ -131,9 +132,12 @@ class Session:
         """The map as it was when it was first asked for."""
         return self.directory.world()
 
-    @property
+    @functools.cached_property
     def realm(self) -> str:
-        return Realm.from_environment(self.environ)
+        """The realm of the map: what a server says of itself; a store does not know, so REALM."""
+        served = (self.url or self.environ.get("ATLAS_URL", "")).strip().lower().startswith(("http:", "https:"))
+        told = self.directory.status().get("server", {}).get("realm") if served and not self.dry_run else None
+        return str(told or Realm.from_environment(self.environ))
 
     def author(self, why: str = "") -> Author:
         """Who runs this command, and why: ATLAS_AUTHOR, else the name of the login."""

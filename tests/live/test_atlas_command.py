@@ -51,6 +51,18 @@ def test_ctrl_c_is_quiet(server: AtlasServer, tmp_path: Path) -> None:
     assert (child.returncode, complaint.strip()) == (130, "")
 
 
+def test_a_command_that_is_ended_cleans_up(server: AtlasServer, tmp_path: Path) -> None:
+    """SIGTERM in the middle of an import from a pipe leaves no temporary map behind."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    env = {**server.environ, "ATLAS_URL": f"sqlite:///{tmp_path / 'other.db'}", "TMPDIR": str(scratch)}
+    with subprocess.Popen([PROGRAM, "import", "--dry-run"], env=env, stdin=subprocess.PIPE) as child:
+        wait_until(lambda: list(scratch.glob("atlas-*/rehearsal.db")))
+        child.terminate()
+        assert child.wait(10) == 143
+    assert list(scratch.iterdir()) == []
+
+
 def test_a_reader_that_leaves_is_no_error(server: AtlasServer) -> None:
     """`atlas history | head -1` says nothing on stderr, however long the history is."""
     for number in range(300):
@@ -103,7 +115,8 @@ def test_the_same_through_a_server(server: AtlasServer) -> None:
     assert "Would be done" in run(server, "set", "identity", "PAGE_SIZE", "70", "--dry-run", ATLAS_URL=url).stdout
     assert run(server, "get", "identity", "PAGE_SIZE", ATLAS_URL=url).stdout == "50\n"
     assert json.loads(run(server, "history", "--json", ATLAS_URL=url).stdout)[0]["author"] == "anna"
-    assert run(server, "show", "identiy", ATLAS_URL=url).returncode == 3
+    unknown = run(server, "show", "identiy", ATLAS_URL=url, REALM="production")
+    assert (unknown.returncode, "in realm local" in unknown.stderr) == (3, True)
     assert "identity PAGE_SIZE unset" in run(server, "rollback", "1", ATLAS_URL=url).stdout
     assert "nobody is asked for a token" in run(server, "doctor", ATLAS_URL=url).stdout
     assert "1 service" in run(server, "ls", ATLAS_URL=url).stdout

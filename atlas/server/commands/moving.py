@@ -85,7 +85,7 @@ def _source(file: str) -> Iterator[TextIO]:
 
 
 def _records(lines: Iterable[str], file: str) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_decoded(lines), 1):
         if not line.strip():
             continue
         try:
@@ -96,6 +96,13 @@ def _records(lines: Iterable[str], file: str) -> Iterator[Mapping[str, Any]]:
             told = "stdin" if file == "-" else file
             raise ValidationFailed(f"Line {number} of {told} is no JSON object: is it what atlas export wrote?")
         yield record
+
+
+def _decoded(lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError:
+        raise ValidationFailed("This is no text in UTF-8: is it what atlas export wrote?") from None
 
 
 class Progress:

@@ -70,6 +70,15 @@ def test_a_file_appears_whole_or_not_at_all(filled: Runs) -> None:
     assert [path.name for path in Path(filled.folder).iterdir() if path.name.startswith(".realm")] == []
 
 
+def test_a_file_of_something_else(filled: Runs) -> None:
+    """Bytes that are no text are refused in words."""
+    file = filled.folder / "picture"
+    file.write_bytes(b"\x89PNG\xff\xfe")
+    result = filled("import", "--atlas", other(filled), str(file))
+    assert result.exit_code == 2
+    assert "UTF-8" in result.stderr
+
+
 def test_a_file_that_is_not_there(filled: Runs) -> None:
     """One sentence with its name."""
     result = filled("import", "nowhere.jsonl")
