@@ -45,6 +45,8 @@ class _Printed:
         self._out = out
         self._in_step = False
         self.steps: list[dict[str, object]] = []
+        self.warnings: list[str] = []
+        self._unshown: list[str] = []
 
     def begin(self, number: int, of: int, title: str) -> None:
         self._in_step = True
@@ -53,12 +55,26 @@ class _Printed:
     def break_off(self) -> None:
         """End the line of a step that does not come to its end."""
         if self._in_step:
+            self._in_step = False
             self.line()
+        self._show_warnings()
 
     def end(self, title: str, seconds: float, note: str) -> None:
         self._in_step = False
         self.steps.append({"title": title, "seconds": round(seconds, 3), **({"note": note} if note else {})})
         self._write(f"{seconds:6.1f} s{f'  ({note})' if note else ''}\n")
+        self._show_warnings()
+
+    def warn(self, text: str) -> None:
+        """One line of warning, after the step that is being told."""
+        self._unshown.append(text)
+        self.warnings.append(text)
+        if not self._in_step:
+            self._show_warnings()
+
+    def _show_warnings(self) -> None:
+        while self._unshown:
+            self._write(f"Warning: {self._unshown.pop(0)}\n")
 
     def line(self, text: str = "") -> None:
         self._write(f"{text}\n")
@@ -84,8 +100,14 @@ def _version(context: click.Context, parameter: click.Parameter, asked: bool) ->
 @click.argument("name")
 @click.option("--with", "components", multiple=True, metavar="db,redis", help="What the service uses besides HTTP.")
 @click.option("--owner", default="unowned", show_default=True, metavar="TEAM", help="The team that answers for it.")
-@click.option("--port", default=8000, show_default=True, metavar="N", help="Where it listens, 1024 to 64535.")
+@click.option(
+    "--description", default="", metavar="TEXT", help="What it is for, in one line, for the map of the realm."
+)
+@click.option(
+    "--port", type=int, metavar="N", help="Where it listens, 1024 to 64535; else a free one of the realm, or 8000."
+)
 @click.option("--into", default=".", show_default=True, metavar="DIR", help="The directory it is put into.")
+@click.option("--no-atlas", is_flag=True, help="Neither ask the map of the realm nor record the service in it.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; the progress goes to stderr.")
 @click.option("--offline", is_flag=True, help="Use only what is cached from an earlier run.")
@@ -102,44 +124,52 @@ def command(
     name: str,
     components: tuple[str, ...],
     owner: str,
-    port: int,
+    description: str,
+    port: int | None,
     into: str,
+    no_atlas: bool,
     dry_run: bool,
     as_json: bool,
     offline: bool,
     no_verify: bool,
     installer: str,
 ) -> dict[str, object]:
-    from skeleton import generate
+    from skeleton import atlas, generate
 
     wanted = generate.plan(
         name,
         components=components,
         owner=owner,
+        description=description,
         port=port,
         into=Path(into),
         installer=installer,
         offline=offline,
         verify=not no_verify,
+        atlas=not no_atlas and atlas.is_there_a_map(os.environ),
     )
     printed = _Printed(sys.stderr if as_json else sys.stdout)
-    described = wanted.to_dict()
-    _print_plan(described, printed)
-    if generate.is_port_taken(port):
-        printed.line(f"Warning: something listens on port {port} of this machine already.")
+    warnings: tuple[str, ...] = ()
+    if dry_run:
+        wanted, warnings = generate.rehearse(wanted)
+    _print_plan(wanted.to_dict(), printed, "a free one of the realm" if wanted.takes_port and not dry_run else "")
+    for warning in warnings:
+        printed.warn(warning)
+    if (dry_run or not wanted.takes_port) and generate.is_port_taken(wanted.port):
+        printed.warn(f"something listens on port {wanted.port} of this machine already.")
     following = f"cd {_shortest(wanted.target)} && make run"
-    document: dict[str, object] = {"plan": described, "steps": printed.steps}
+    document: dict[str, object] = {"steps": printed.steps, "warnings": printed.warnings}
     if dry_run:
         printed.line("Nothing was written (--dry-run).")
-        return {**document, "result": {"dry_run": True}}
+        return {"plan": wanted.to_dict(), **document, "result": {"dry_run": True}}
     try:
-        generate.generate(wanted, printed)
+        wanted = generate.generate(wanted, printed)
     except BaseException:
         printed.break_off()
         raise
     printed.line(f"{name} is {'ready' if wanted.verify else 'there, unproven'}: {following}")
     result = {"path": str(wanted.target), "proven": wanted.verify, "next": following}
-    return {**document, "result": result}
+    return {"plan": wanted.to_dict(), **document, "result": result}
 
 
 def _shortest(target: Path) -> str:
@@ -149,7 +179,7 @@ def _shortest(target: Path) -> str:
     return shlex.quote(f"./{way}" if way.startswith("-") else way)
 
 
-def _print_plan(described: dict[str, object], printed: _Printed) -> None:
+def _print_plan(described: dict[str, object], printed: _Printed, port: str) -> None:
     components, files = described["components"], described["files"]
     assert isinstance(components, list)
     assert isinstance(files, list)
@@ -157,7 +187,7 @@ def _print_plan(described: dict[str, object], printed: _Printed) -> None:
     for title, value in (
         ("target", described["target"]),
         ("owner", described["owner"]),
-        ("port", described["port"]),
+        ("port", port or described["port"]),
         ("components", ", ".join(components) or "none"),
         ("toolkit", described["toolkit"]),
         ("environment", described["installer"]),

@@ -8,16 +8,17 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from skeleton import repository
+from skeleton.atlas import FALLBACK_PORT, Record, Wanted
 from skeleton.environment import Installer, Requirements, cache_folder, find_uv
 from skeleton.errors import GenerateError, TargetExists, ToolMissing, WrongUse
-from skeleton.names import check_components, check_name, check_owner, check_port, package_of
+from skeleton.names import check_components, check_description, check_name, check_owner, check_port, package_of
 from skeleton.partial import Partial, sweep
 from skeleton.processes import Processes, signals_held
 from skeleton.proof import prove
@@ -40,6 +41,11 @@ class Plan:
     uv: Path | None
     offline: bool = False
     verify: bool = True
+    description: str = ""
+    atlas: bool = False
+    """Whether the service is recorded in the map of the realm."""
+    takes_port: bool = False
+    """Whether the map says which port it has; `port` is then what it has without a map."""
 
     @property
     def package(self) -> str:
@@ -83,7 +89,9 @@ class Plan:
             "package": self.package,
             "target": str(self.target),
             "owner": self.owner,
+            "description": self.description,
             "port": self.port,
+            "atlas": self.atlas,
             "components": list(self.components),
             "toolkit": self.origin.describe(),
             "installer": "uv" if self.uv else "venv and pip",
@@ -101,24 +109,29 @@ class Progress(Protocol):
 
     def end(self, title: str, seconds: float, note: str) -> None: ...
 
+    def warn(self, text: str) -> None: ...
+
 
 def plan(
     name: str,
     *,
     components: tuple[str, ...] = (),
     owner: str = "unowned",
-    port: int = 8000,
+    description: str = "",
+    port: int | None = None,
     into: Path = Path(),
     installer: str = "auto",
     offline: bool = False,
     verify: bool = True,
+    atlas: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Check everything that can be checked without writing anything."""
+    """Check everything that can be checked without writing anything. Without a port the map gives one, if it is asked."""
     environ = os.environ if environ is None else environ
     name = check_name(name)
     chosen = check_components(components)
-    owner, port = check_owner(owner), check_port(port)
+    owner, description = check_owner(owner), check_description(description)
+    listens_on = check_port(FALLBACK_PORT if port is None else port)
     folder = Path(os.path.abspath(into))
     if not folder.is_dir():
         raise WrongUse(
@@ -136,7 +149,20 @@ def plan(
     uv = None if installer == "pip" else find_uv(environ)
     if installer == "uv" and uv is None:
         raise ToolMissing("uv is not installed here; install it, or leave --installer away to use venv and pip.")
-    return Plan(name, folder, owner, port, chosen, find_origin(), uv, offline=offline, verify=verify)
+    return Plan(
+        name,
+        folder,
+        owner,
+        listens_on,
+        chosen,
+        find_origin(),
+        uv,
+        offline=offline,
+        verify=verify,
+        description=description,
+        atlas=atlas,
+        takes_port=atlas and port is None,
+    )
 
 
 def is_port_taken(port: int) -> bool:
@@ -146,16 +172,47 @@ def is_port_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def rehearse(wanted: Plan, environ: Mapping[str, str] | None = None) -> tuple[Plan, tuple[str, ...]]:
+    """The plan with the port that it would have, and what would be warned of. Writes nothing."""
+    if not wanted.atlas:
+        return wanted, ()
+    record = _record(wanted, os.environ if environ is None else environ, dry_run=True).begin()
+    try:
+        answer = record.answer()
+    finally:
+        with signals_held():
+            record.take_back()
+    return replace(wanted, port=answer.port), answer.warnings
+
+
+def _record(wanted: Plan, environ: Mapping[str, str], *, dry_run: bool = False) -> Record:
+    port = None if wanted.takes_port else wanted.port
+    return Record(Wanted(wanted.name, wanted.owner, wanted.description, wanted.target, port), environ, dry_run=dry_run)
+
+
 def generate(
     wanted: Plan,
     progress: Progress,
     environ: Mapping[str, str] | None = None,
     *,
     template: Path = repository.TEMPLATE,
-) -> None:
-    """Do what the plan says. Whatever happens, and whenever, the target is then absent or complete."""
+) -> Plan:
+    """Do what the plan says; gives it with the port that the service has.
+
+    Whatever happens, and whenever, the target is then absent or complete, and the map knows of it only if it is there.
+    """
     environ = os.environ if environ is None else environ
     processes = Processes()
+    record = _record(wanted, environ) if wanted.atlas else None
+
+    def settled() -> Plan:
+        if record is None:
+            return wanted
+        answer = record.answer()
+        for warning in answer.warnings:
+            progress.warn(warning)
+        return replace(wanted, port=answer.port)
+
     sweep(wanted.into, wanted.name)
     try:
         with signals_held():
@@ -165,9 +222,11 @@ def generate(
             f"{wanted.into} cannot be written to ({error.strerror}); name another directory with --into."
         ) from None
     try:
-        _build(wanted, partial, processes, progress, environ, template)
+        if record is not None:
+            record.begin()
+        done = _build(wanted, settled, partial, processes, progress, environ, template)
         with signals_held():
-            partial.put(wanted.target)
+            _put(partial, wanted.target, record)
     except FileExistsError:
         raise _exists(wanted.target) from None
     except OSError as error:
@@ -181,16 +240,33 @@ def generate(
         with signals_held():
             processes.end_all()
             partial.discard()
+            left = record.take_back() if record is not None else ""
+            if left:
+                progress.warn(left)
+    return done
+
+
+def _put(partial: Partial, target: Path, record: Record | None) -> None:
+    """Let the service appear. Its record stays, also when somebody else has put the same service there meanwhile."""
+    try:
+        partial.put(target)
+    except FileExistsError:
+        if record is not None:
+            record.keep()
+        raise
+    if record is not None:
+        record.keep()
 
 
 def _build(
     wanted: Plan,
+    settled: Callable[[], Plan],
     partial: Partial,
     processes: Processes,
     progress: Progress,
     environ: Mapping[str, str],
     template: Path,
-) -> None:
+) -> Plan:
     steps = _Steps(wanted.steps, progress)
     cache = _usable(cache_folder(environ), partial.path / "cache")
     installer = Installer(processes, environ, cache, wanted.uv, offline=wanted.offline)
@@ -199,13 +275,19 @@ def _build(
         with steps.next():
             wheel = wheel_of(wanted.origin, cache, installer.build_wheel)
     requirements = Requirements(wanted.runtime, _DEVELOPMENT, wheel)
-    with steps.next():
+    with steps.next() as note:
         scratch = partial.path / "rendered"
         scratch.mkdir()
-        locks = installer.lock(
-            requirements,
-            meanwhile=lambda: repository.render(wanted.values, scratch, partial.tree, template),
-        )
+        done = [wanted]
+
+        def render() -> None:
+            repository.load()  # Takes as long as the map does, so the wait below is short.
+            done[0] = settled()
+            repository.render(done[0].values, scratch, partial.tree, template)
+
+        locks = installer.lock(requirements, meanwhile=render)
+        if wanted.takes_port:
+            note.append(f"port {done[0].port}")
         _write(partial.tree, {**requirements.texts(), **locks}, wheel)
     with steps.next() as note:
         venv = partial.tree / ".venv"
@@ -225,6 +307,7 @@ def _build(
         git = repository.find_git(environ)
         repository.first_commit(git, partial.tree, f"{wanted.name}: a new service", processes, environ)
     installer.tidy()
+    return done[0]
 
 
 def _write(folder: Path, texts: Mapping[str, str], wheel: Path | None) -> None:

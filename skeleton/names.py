@@ -108,6 +108,13 @@ def check_port(port: int) -> int:
     )
 
 
+def check_description(text: str) -> str:
+    """Give the description back when it is one line of at most 200 characters; WrongUse if not."""
+    if text.isprintable() and len(text) <= 200:
+        return text
+    raise WrongUse("The description is one printable line of at most 200 characters.")
+
+
 def _fault(name: str) -> str:
     """Why this cannot name a service; empty when it can."""
     if not name:

@@ -25,9 +25,14 @@ _PLAIN_GIT = (
 )
 
 
+def load() -> None:
+    """Import what fills the template, so that `render` is quick."""
+    import cookiecutter.generate  # type: ignore[import-untyped]  # noqa: F401
+
+
 def render(values: Mapping[str, object], scratch: Path, target: Path, template: Path = TEMPLATE) -> None:
     """Write the files of the service to `target`; its values come from checked options only."""
-    from cookiecutter.generate import generate_context, generate_files  # type: ignore[import-untyped]
+    from cookiecutter.generate import generate_context, generate_files
 
     context = generate_context(context_file=str(template / "cookiecutter.json"), extra_context=dict(values))
     made = generate_files(str(template), context, str(scratch), accept_hooks=False)

@@ -11,3 +11,6 @@ class Silent:
 
     def end(self, title: str, seconds: float, note: str) -> None:
         pass
+
+    def warn(self, text: str) -> None:
+        pass

@@ -69,7 +69,7 @@ def test_the_next_command_can_be_given_to_a_shell(
 ) -> None:
     """It is quoted where the way to the service has spaces, quotes or a leading hyphen."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("skeleton.generate.generate", lambda wanted, progress: wanted.target.mkdir())
+    monkeypatch.setattr("skeleton.generate.generate", lambda wanted, progress: wanted.target.mkdir() or wanted)
     for folder in ("plain", "with space", "it's $HOME; x", "-dash"):
         Path(folder).mkdir()
         assert cli.run(["hello", f"--into={folder}", "--json"]) == 0
