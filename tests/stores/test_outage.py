@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -19,6 +20,9 @@ from tests.store_servers import SERVERS, StoreServer
 
 TIMEOUT = 1.0
 """In place of 3 s, so that the tests are short."""
+
+LATER = 3.0
+"""What is promised to take two seconds, on a busy machine."""
 
 _numbers = itertools.count(1)
 
@@ -69,23 +73,26 @@ def test_a_silent_server_is_unavailable_in_time(server: StoreServer, open_again:
     """Reads and writes give up after about `timeout_seconds`, with a sentence without bodies; afterwards all is well."""
     store = open_again()
     version = store.put("head", b"1", None)
-    server.freeze()
-    for ask in (
+    asks = (
         lambda: store.get("head"),
         lambda: store.put("head", SECRET, version),
         lambda: store.get_all("lease/"),
         lambda: store.wait("head", version, 10),
         lambda: open_again().get("head"),
-    ):
+    )
+    server.freeze()
+    with ThreadPoolExecutor(len(asks)) as pool:
         begun = time.monotonic()
-        with pytest.raises(Unavailable) as caught:
-            ask()
-        assert time.monotonic() - begun < TIMEOUT * 1.5 + 0.5
-        assert server.url("").partition("://")[0] in str(caught.value)
-        assert SECRET.decode() not in str(caught.value)
+        outcomes = [pool.submit(ask) for ask in asks]
+        for outcome in outcomes:
+            error = outcome.exception()
+            assert isinstance(error, Unavailable)
+            assert store.guarantees.name in str(error)
+            assert SECRET.decode() not in str(error)
+        assert time.monotonic() - begun < TIMEOUT + LATER
     server.thaw()
 
-    assert put_within(store, "head", b"2", 5) < 2
+    assert put_within(store, "head", b"2", 9) < LATER
     assert store.get("head").body == b"2"  # type: ignore[union-attr]
 
 
@@ -114,7 +121,7 @@ def test_a_wait_outlives_silence(server: StoreServer, open_again: Callable[[], S
     thread.join(20)
 
     assert told == [b"2"]
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < LATER
 
 
 def test_a_server_that_came_back_is_used(server: StoreServer, open_again: Callable[[], Store]) -> None:
@@ -140,10 +147,10 @@ def test_a_server_that_came_back_is_used(server: StoreServer, open_again: Callab
         store.get("head")
     with pytest.raises(Unavailable):
         store.put("head", b"lost", version)
-    assert time.monotonic() - begun < 2 * TIMEOUT + 1
+    assert time.monotonic() - begun < 2 * TIMEOUT + LATER
     server.start()
 
-    assert put_within(store, "lease/a", b"x", 5) < 2
+    assert put_within(store, "lease/a", b"x", 9) < LATER
     found = store.get("head")
     assert found is not None
     assert (found.body, found.version) == (b"1", version)
@@ -151,7 +158,7 @@ def test_a_server_that_came_back_is_used(server: StoreServer, open_again: Callab
     begun = time.monotonic()
     thread.join(20)
     assert told == [b"2"]
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < LATER
 
 
 def test_a_store_that_is_first_used_in_an_outage_works_after_it(
@@ -164,7 +171,7 @@ def test_a_store_that_is_first_used_in_an_outage_works_after_it(
         store.get("head")
     server.start()
 
-    assert put_within(store, "head", b"1", 5) < 2
+    assert put_within(store, "head", b"1", 9) < LATER
 
 
 def test_no_step_is_counted_twice_over_crashes(server: StoreServer, open_again: Callable[[], Store]) -> None:
