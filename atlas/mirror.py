@@ -23,7 +23,7 @@ KINDS: dict[Name, tuple[Kind, ...]] = {
 IDLE_SECONDS = 60.0
 """The logs are followed until nobody has waited for so long."""
 
-SLICE_SECONDS = {"polled": 1.0, "pushed": 10.0}
+SLICE_SECONDS = {"polled": 0.5, "pushed": 10.0}
 """How long one wait on a store takes at most."""
 
 
