@@ -31,27 +31,27 @@ def run() -> list[Claim]:
 
 
 def claim(what: str, calls: Callable[[ModuleType, str], Callable[[], None]], url: str) -> Claim:
-    """CPU of this process; the server is another one."""
-    taken = alternate({"ours": calls(smartclient, url), "requests": calls(requests, url)}, rounds=60)
+    """CPU of this process, in many short turns; the server is another process."""
+    taken = alternate({"ours": calls(smartclient, url), "requests": calls(requests, url)}, rounds=250)
     return ratio_claim(f"CPU of {what}", most=MOST, ours=taken["ours"], reference=taken["requests"], against="requests")
 
 
 def session_calls(library: ModuleType, url: str) -> Callable[[], None]:
-    """25 calls with one session that keeps its connection."""
+    """5 calls with one session that keeps its connection."""
     session = library.Session()
 
     def send() -> None:
-        for _ in range(25):
+        for _ in range(5):
             assert session.get(url, params={"x": "1"}, timeout=5).status_code == 200
 
     return send
 
 
 def verb_calls(library: ModuleType, url: str) -> Callable[[], None]:
-    """15 calls with the verb of the module."""
+    """5 calls with the verb of the module."""
 
     def send() -> None:
-        for _ in range(15):
+        for _ in range(5):
             assert library.get(url, params={"x": "1"}, timeout=5).status_code == 200
 
     return send

@@ -112,6 +112,7 @@ class _PlainCall:
                 self._note(number, url, "timeout", begun, None)
                 raise
             except requests.exceptions.RequestException as caught:
+                response = None  # one whose body broke off is none
                 error, failure = caught, Failure(number, outcome_of(caught), body_touched=True)
             self._note(number, url, failure.outcome if failure else "ok", begun, response)
             if failure is not None:
@@ -131,14 +132,20 @@ class _PlainCall:
         if self._until == math.inf:
             return self._timeout
         left = self._until - now
-        connect, answer = split_timeout(self._timeout)
+        try:
+            connect, answer = split_timeout(self._timeout)
+        except (TypeError, ValueError):
+            return self._timeout  # requests says what is wrong with it
+        if 0 in (connect, answer):
+            return self._timeout
         return (left if connect is None else min(connect, left), left if answer is None else min(answer, left))
 
     def _read(self, response: requests.Response, url: str) -> None:
         """Read the body as `response.content` does, each part within what is left of the time."""
         raw = response.raw
         sock = getattr(getattr(raw, "_connection", None), "sock", None)
-        if self._until == math.inf or sock is None or response._content_consumed:  # type: ignore[attr-defined]
+        read_before: object = response._content
+        if self._until == math.inf or sock is None or read_before is not False:
             response.content  # noqa: B018
             return
         parts: list[bytes] = []
@@ -154,15 +161,15 @@ class _PlainCall:
                     break
                 parts.append(part)
         except ProtocolError as error:
-            raise requests.exceptions.ChunkedEncodingError(error) from error
+            raise requests.exceptions.ChunkedEncodingError(error)  # noqa: B904 - as requests raises it
         except DecodeError as error:
-            raise requests.exceptions.ContentDecodingError(error) from error
+            raise requests.exceptions.ContentDecodingError(error)  # noqa: B904
         except ReadTimeoutError as error:
             if time.monotonic() >= self._until:
                 raise self._too_late(url) from error
-            raise requests.exceptions.ConnectionError(error) from error
+            raise requests.exceptions.ConnectionError(error)  # noqa: B904
         except TLSError as error:
-            raise requests.exceptions.SSLError(error) from error
+            raise requests.exceptions.SSLError(error)  # noqa: B904
         finally:
             if response.raw.closed is False and not parts:
                 response.close()

@@ -87,8 +87,9 @@ class Session(TypedSession):
         if not ours and not _deadline_in_force() and not self._calls_service(url):
             return super().request(*args, **keywords)
         given = {**dict(zip(_NAMES, args, strict=False)), **keywords}
-        if len(given) < len(args) + len(keywords) or "url" not in given or not given.keys() <= set(_NAMES):
-            _SIGNATURE.bind(self, *args, **keywords)  # says what is wrong with the arguments
+        fits = len(given) == len(args) + len(keywords) and {"method", "url"} <= given.keys() <= set(_NAMES)
+        if not fits or (_names_service(url) and not self._calls_service(url)):
+            return super().request(*args, **{**keywords, **ours})  # which says what is wrong, or has an adapter for it
         from smartclient import calls
 
         token = _within_call.set(True)
@@ -120,12 +121,10 @@ class Session(TypedSession):
         """
         url = getattr(request, "url", None)
         is_plain = _is_http(url) and VIRTUAL_SUFFIX not in url
-        if (
-            OURS.isdisjoint(keywords)
-            and (is_plain or not self._is_for_service(request))
-            and not _deadline_nobody_keeps()
-        ):
+        if is_plain and OURS.isdisjoint(keywords) and not _deadline_nobody_keeps():
             return super().send(request, **keywords)
+        if not isinstance(request, PreparedRequest) or not (is_plain or self._is_for_service(request)):
+            return super().send(request, **keywords)  # which says why not
         if keywords.pop("background", False):
             from smartclient import parallel
 
@@ -139,11 +138,11 @@ class Session(TypedSession):
             _within_call.reset(token)
 
     def _is_for_service(self, request: object) -> bool:
-        """Whether this was prepared for a service: a Request that was not prepared at all is left to requests to refuse."""
+        """Whether this was prepared for a service, and not by a redirect from outside."""
         url = getattr(request, "url", None)
         if not isinstance(url, str) or not (service_of(url) or self._calls_service(url)):
             return False
-        return isinstance(request, PreparedRequest) and not hasattr(request, _OUTSIDE)
+        return not hasattr(request, _OUTSIDE)
 
     def rebuild_method(self, prepared_request: PreparedRequest, response: Response) -> None:
         """As in requests; and mark a redirect by which the world outside points at a service: it is not followed there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,3 +31,41 @@ def test_a_program_behaves_as_with_requests(program: Program, place: Place) -> N
     assert found.result == expected.result
     assert found.seen == expected.seen
     assert found.warnings == expected.warnings
+
+
+TOLD_THE_TIMEOUT = ("adapters", "hooks", "patches")
+"""Programs that look at the `timeout` and `stream` that requests hands to adapters and hooks: a deadline shows there."""
+FREE = [program for program in PROGRAMS if program.__name__ not in TOLD_THE_TIMEOUT]
+
+
+@pytest.mark.parametrize("program", FREE, ids=[program.__name__ for program in FREE])
+def test_a_deadline_that_is_far_away_changes_nothing_else(program: Program, place: Place) -> None:
+    """Under a deadline a program sees, and the servers see, what they do without one."""
+    expected = run(program, requests, place)
+    with smartclient.deadline(60):
+        found = run(program, smartclient, place)
+    assert found.result == expected.result
+    assert found.seen == expected.seen
+    assert found.warnings == expected.warnings
+
+
+@pytest.mark.parametrize(
+    "path", ["/slow?before=5", "/slow?between=0.1", "/drip", "/redirect?to=/slow?before=5", "/head"]
+)
+@pytest.mark.parametrize("way", ["keyword", "block", "session", "prepared"])
+def test_a_deadline_ends_a_plain_call_in_time(path: str, way: str, place: Place) -> None:
+    """A server that hangs, drips its body or its head, or redirects to one that does, is left within 50 ms of it."""
+    url, session = place.here.url(path), smartclient.Session()
+    begun = time.monotonic()
+    with pytest.raises(smartclient.Timeout) as caught:
+        if way == "keyword":
+            smartclient.get(url, deadline=0.4)
+        elif way == "session":
+            session.get(url, deadline=0.4)
+        elif way == "prepared":
+            session.send(session.prepare_request(smartclient.Request("GET", url)), deadline=0.4)  # type: ignore[call-arg]
+        else:
+            with smartclient.deadline(0.4):
+                session.send(smartclient.Request("GET", url).prepare())
+    assert time.monotonic() - begun < 0.45
+    assert isinstance(caught.value, smartclient.DeadlineExceeded)

@@ -89,14 +89,14 @@ def certificates(lib: ModuleType, place: Place) -> object:
 def time_limits(lib: ModuleType, place: Place) -> object:
     """timeout for connecting, for reading, as number, pair, object; a body that drips slips through."""
     slow, refused = place.here.url("/slow?before=0.3"), f"http://127.0.0.1:{free_port()}/"
-    drip = place.here.url("/slow?between=0.03")
+    drip = place.here.url("/slow?between=0.05")
     with environment():
         return [
             [type(attempt(lib.get, slow, timeout=limit)) for limit in (0.1, (1, 0.1), (None, 0.1))],
             type(attempt(lib.get, slow, timeout=urllib3.Timeout(connect=1, read=0.1))),
             str(attempt(lib.get, slow, timeout=0.1)).replace(str(place.here.port), "port"),
             type(attempt(lib.get, refused, timeout=1)),
-            lib.get(drip, timeout=0.1),
+            lib.get(drip, timeout=0.4),
             type(
                 attempt(
                     lambda: list(lib.get(place.here.url("/slow?between=0.3"), timeout=0.1, stream=True).iter_content(1))

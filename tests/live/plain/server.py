@@ -158,6 +158,14 @@ def digest(seen: Seen, query: dict[str, str]) -> Answer:
     return answer("401 Who are you", b"no", ("WWW-Authenticate", challenge), ("Set-Cookie", "asked=yes"))
 
 
+def drip(seen: Seen, query: dict[str, str]) -> Iterator[bytes]:
+    """A chunked body that never ends, a piece every 50 ms."""
+    yield answer("200 OK", b"", ("Transfer-Encoding", "chunked"), length=False)
+    while True:
+        time.sleep(0.05)
+        yield b"1\r\nx\r\n"
+
+
 def garbage(seen: Seen, query: dict[str, str]) -> Iterator[bytes]:
     yield b"this is no HTTP\r\n\r\n"
     raise ConnectionAbortedError
@@ -165,7 +173,23 @@ def garbage(seen: Seen, query: dict[str, str]) -> Iterator[bytes]:
 
 ROUTES: dict[str, Callable[[Seen, dict[str, str]], Answer]] = {
     f"/{route.__name__}": route
-    for route in (echo, redirect, cookies, encoded, chunked, slow, short, close, status, text, basic, digest, garbage)
+    for route in (
+        echo,
+        redirect,
+        cookies,
+        encoded,
+        chunked,
+        slow,
+        short,
+        close,
+        status,
+        text,
+        basic,
+        digest,
+        drip,
+        head,
+        garbage,
+    )
 }
 
 
