@@ -301,7 +301,7 @@ def _function_of(call: Any) -> Callable[[], Any]:
 
 
 def _context(until: float | None) -> Context:
-    """A copy of this context, in which no call may outlast `until`."""
+    """A copy of this context, in which every call ends by `until`."""
     context = copy_context()
     if until is not None:
         context.run(_bound, until)
@@ -309,9 +309,7 @@ def _context(until: float | None) -> Context:
 
 
 def _bound(until: float) -> None:
-    call = current_call() or CallContext(new_request_id())
-    earlier = until if call.deadline is None else min(call.deadline, until)
-    enter_call(replace(call, deadline=earlier))
+    enter_call(replace(current_call() or CallContext(new_request_id()), deadline=until))
 
 
 def _in_event_loop() -> bool:
@@ -337,7 +335,7 @@ class Pool:
             if len(self._waiting) >= MOST_WAITING:
                 raise Overloaded(f"{MOST_WAITING} calls wait for a thread already: make fewer at a time.")
             self._waiting.append(work)
-            if self._idle >= len(self._waiting):
+            if self.idle >= len(self._waiting):
                 self._changed.notify()
                 return
             if self.threads >= self._most:
@@ -366,9 +364,9 @@ class Pool:
         while True:
             with self._changed:
                 while not self._waiting:
-                    self._idle += 1
+                    self.idle += 1
                     woken = self._changed.wait(self._idle_seconds)
-                    self._idle -= 1
+                    self.idle -= 1
                     if not woken and not self._waiting:
                         self.threads -= 1
                         return
@@ -378,7 +376,7 @@ class Pool:
 
     def _begin_anew(self) -> None:
         self.threads = 0
-        self._idle = 0
+        self.idle = 0
         self._waiting: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._here = threading.local()

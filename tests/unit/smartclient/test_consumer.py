@@ -116,11 +116,16 @@ def test_types_that_refer_to_themselves() -> None:
     document = described(thing=answering({"$ref": "#/components/schemas/A"}, operationId="thing"))
     document["components"]["schemas"] = {
         "A": {"anyOf": [{"$ref": "#/components/schemas/A-B"}, {"type": "null"}]},
-        "A-B": {"type": "array", "items": {"$ref": "#/components/schemas/A"}},
+        "A-B": {
+            "type": "array",
+            "items": {"anyOf": [{"$ref": "#/components/schemas/A"}, {"$ref": "#/components/schemas/a"}]},
+        },
+        "a": {"type": "object", "properties": {"x": {"type": "string"}}},
     }
     text = rendered(document)
+    assert "class A_(TypedDict):" in text
     assert 'A: TypeAlias = "AB | None"' in text
-    assert 'AB: TypeAlias = "list[A]"' in text
+    assert 'AB: TypeAlias = "list[A | A_]"' in text
 
 
 def test_the_same_description_gives_the_same_text() -> None:

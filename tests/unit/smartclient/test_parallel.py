@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -253,10 +254,14 @@ def test_a_forked_child_has_a_pool_of_its_own() -> None:
     go = threading.Event()
     future = start(after(go, 1))
     assert gather([lambda: 1] * 5) == [1] * 5
+    end = time.monotonic() + 5
+    while not parallel._pool.idle and time.monotonic() < end:
+        time.sleep(0.001)
     pid = os.fork()
     if pid == 0:
+        signal.alarm(5)
         try:
-            right = gather([lambda: 2] * 5) == [2] * 5
+            right = start(lambda: 2).result(3) == 2 and gather([lambda: 2] * 5) == [2] * 5
             try:
                 future.result(1)
             except Unavailable:
