@@ -169,10 +169,12 @@ class _Identity:
         if options.caller:
             headers[words.CALLER] = options.caller
         if context is not None and context.tags:
-            told = ",".join(f"{name}={quote(value, safe='')}" for name, value in context.tags.items())
-            headers.setdefault(words.BAGGAGE, told)
-        self._traced = words.TRACEPARENT in headers
-        if not self._traced and context is not None and context.tracestate:
+            told = [
+                f"{name}={quote(value, safe='')}" for name, value in context.tags.items() if _flows(name, options.tags)
+            ]
+            if told:
+                headers.setdefault(words.BAGGAGE, ",".join(told))
+        if not call.traced_by_caller and context is not None and context.tracestate:
             headers[words.TRACESTATE] = context.tracestate
 
     def write(self, request: requests.PreparedRequest, number: int, left: float) -> None:
@@ -180,9 +182,13 @@ class _Identity:
         headers = request.headers
         headers[words.ATTEMPT] = str(number)
         headers[words.DEADLINE] = str(max(0, math.floor(left * 1000)))
-        if not self._traced:
+        if not self._call.traced_by_caller:
             trace, flags = self._call.trace
             headers[words.TRACEPARENT] = f"00-{trace}-{os.urandom(8).hex()}-{flags}"
+
+
+def _flows(name: str, allowed: tuple[str, ...]) -> bool:
+    return not allowed or name in allowed
 
 
 class _Runner:

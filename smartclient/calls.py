@@ -148,6 +148,7 @@ class Call:
         self.hedge = hedge
         self.stream = stream
         self.timeout: Any = None
+        self.traced_by_caller = False
         self.attempts: list[Attempt] = []
         self._peer_is_first = True
         context = self.context
@@ -160,6 +161,7 @@ class Call:
     def finish(self, request: requests.PreparedRequest, allow_redirects: bool, fallback: Any) -> requests.Response:
         """Make the call and give its answer; `fallback` stands in for a final failure."""
         service = service_of(request.url or "") or ""
+        self.traced_by_caller = words.TRACEPARENT in request.headers
         observer, method = self.mesh.observer, request.method or ""
         try:
             if self.idempotency_key is not None:
@@ -248,13 +250,19 @@ class Call:
             following.body = None
         stays = service_of(following.url) == service_of(here)
         if not stays:
-            gone += ["Authorization", "Proxy-Authorization", words.IDEMPOTENCY_KEY, *_OUR_HEADERS]
+            gone += ["Host", "Authorization", "Proxy-Authorization", words.IDEMPOTENCY_KEY, *_OUR_HEADERS]
         for name in gone:
             following.headers.pop(name, None)
         if stays or service_of(following.url) is not None:
             following.prepare_cookies(self.session.cookies)
-        if following._body_position is not None and following.body is not None:  # type: ignore[attr-defined]
-            rewind_body(following)
+        body: Any = following.body
+        if body is not None:
+            if not body_of(following).replayable:
+                raise requests.exceptions.UnrewindableBodyError(
+                    "A redirect asks for the body once more, and it can be read only once.", response=response
+                )
+            if not isinstance(body, str | bytes):
+                rewind_body(following)
         return following
 
     def _leave_mesh(self, request: requests.PreparedRequest, history: list[requests.Response]) -> requests.Response:

@@ -60,7 +60,8 @@ class Options:
     limit: int | None = None
     """Calls to one service under way at once in this process; None: adapts itself."""
     tags: tuple[str, ...] = ()
-    """Names of the baggage that flows on to the services called, beside the tags that came with the request."""
+    """Which tags of a request flow on to the services called; empty: all that the request has, which were allowed when it
+    came in."""
     state_dir: str | None = None
     """Where the retry budget is shared; None: a folder of this user in memory."""
     ready_seconds: float = 2.0

@@ -211,6 +211,29 @@ def test_nothing_secret_crosses_to_another_service_or_leaves_the_mesh(
         assert not {name for name in left if name.startswith("smart-") or name in ("x-request-id", "traceparent")}
 
 
+def test_a_redirect_never_sends_a_one_shot_body_again(server: FaultServer, session_of: SessionOf) -> None:
+    """307 asks for the body once more: a file is wound back, a generator is an error and not an empty body."""
+    server.react = redirecting("/teams/", 307)
+    session = session_of(server)
+    assert session.put("service://identity/", data=io.BytesIO(b"file")).ok
+    assert [seen.body for seen in server.seen] == [b"file", b"file"]
+    with pytest.raises(requests.exceptions.UnrewindableBodyError):
+        session.put("service://identity/", data=iter([b"once"]))
+    assert [seen.body for seen in server.seen[2:]] == [b"once"]
+
+
+def test_each_leg_is_a_span_of_its_own_in_one_trace(server: FaultServer, session_of: SessionOf) -> None:
+    """Across a redirect and a retry the trace is one; a trace that the caller gave himself is left as it is."""
+    server.react = redirecting("/teams/", 301)
+    session = session_of(server)
+    session.get("service://identity/")
+    first, second = (seen.headers["traceparent"] for seen in server.seen)
+    assert (first[:36], first[36:52] == second[36:52]) == (second[:36], False)
+    own = f"00-{'a' * 32}-{'b' * 16}-01"
+    session.get("service://identity/", headers={"traceparent": own})
+    assert {seen.headers["traceparent"] for seen in server.seen[2:]} == {own}
+
+
 def test_redirects_are_shown_when_they_are_not_wanted(server: FaultServer, session_of: SessionOf) -> None:
     """allow_redirects=False gives the redirect itself; a circle of them ends."""
     server.react = lambda seen: answer(302, headers=["Location: /again"])
@@ -369,11 +392,10 @@ def test_a_slow_call_is_hedged_at_another_instance(server: FaultServer, session_
     with FaultServer(lambda seen: hang(1.0)) as slow:
         session = session_of(server, slow)
         peer = peer_of(session)
-        begun = time.monotonic()
-        for _ in range(4):
+        while not slow.seen:
+            begun = time.monotonic()
             assert session.get("service://identity/", hedge=0.05).ok
-        assert time.monotonic() - begun < 0.8
-        assert len(slow.seen) >= 1
+            assert time.monotonic() - begun < 0.5
         time.sleep(0.05)
         assert sum(member.under_way for member in peer.balancer.members) == 0
         assert peer.limit.under_way == 0
