@@ -22,6 +22,7 @@ from atlas.server.models import (
     LeaseIn,
     OverrideIn,
     ReleaseQuery,
+    Revision,
     RollbackIn,
     RulingIn,
     ServiceIn,
@@ -92,13 +93,13 @@ class OneService(_Resource):
 
     @needs("operator")
     @validated(body=ServiceIn)
-    def put(self, name: str, body: Any) -> Any:
+    def put(self, name: str, body: Any) -> Revision:
         """Add the service, or change what is known of it: what the body does not name gets its default."""
         return _revision(self.book.put_service(Service.from_json({**body.model_dump(), "name": name}), by=author()))
 
     @needs("operator")
     @validated(query=ForceQuery)
-    def delete(self, name: str, query: ForceQuery) -> Any:
+    def delete(self, name: str, query: ForceQuery) -> Revision:
         """Remove the service with its overrides and rulings. 409 while it has instances, unless forced."""
         return _revision(self.book.remove_service(name, by=author(), force=query.force))
 
@@ -162,12 +163,12 @@ class OneOverride(Config):
 
     @needs("operator")
     @validated(body=OverrideIn)
-    def put(self, scope: str, key: str, body: OverrideIn) -> Any:
+    def put(self, scope: str, key: str, body: OverrideIn) -> Revision:
         """Set the setting; running services follow within a second."""
         return _revision(self.book.set_override(scope, key, body.value, by=author(), secret=body.secret))
 
     @needs("operator")
-    def delete(self, scope: str, key: str) -> Any:
+    def delete(self, scope: str, key: str) -> Revision:
         """Take the override away: the service's default is in force again."""
         return _revision(self.book.unset_override(scope, key, by=author()))
 
@@ -177,7 +178,7 @@ class OneRuling(_Resource):
 
     @needs("operator")
     @validated(body=RulingIn, query=ForceQuery)
-    def put(self, service: str, place: str, body: Any, query: ForceQuery) -> Any:
+    def put(self, service: str, place: str, body: Any, query: ForceQuery) -> Revision:
         """Enable, drain or disable the instance, or weigh it. 409 when it would leave the service without one, unless forced."""
         host, port = _read_place(place)
         by = author(body.reason)
@@ -201,7 +202,7 @@ class Rollback(_Resource):
 
     @needs("operator")
     @validated(body=RollbackIn)
-    def post(self, body: RollbackIn) -> Any:
+    def post(self, body: RollbackIn) -> Revision:
         """Put the catalogue, or one key of it, back to what it was at a revision, as a new change. Tokens stay."""
         return _revision(self.book.rollback(body.revision, by=author(), kind=body.kind, key=body.key))
 
@@ -248,7 +249,7 @@ class OneToken(_Resource):
     """One bearer token."""
 
     @needs("operator")
-    def delete(self, token_id: str) -> Any:
+    def delete(self, token_id: str) -> Revision:
         """Revoke the token: it is refused within a second."""
         return _revision(self.book.revoke_token(token_id, by=author()))
 
@@ -274,7 +275,7 @@ class Import(_Resource):
     """A map that was exported elsewhere."""
 
     @needs("operator")
-    def post(self) -> Any:
+    def post(self) -> Revision:
         """Fill an empty map with what an export gave. 409 when it is not empty."""
         return _revision(self.book.import_(_records()))
 
@@ -336,7 +337,7 @@ def _sent(prepared: Prepared, *, tagged: bool = False) -> Response:
     return response
 
 
-def _revision(revision: int) -> Mapping[str, int]:
+def _revision(revision: int) -> Revision:
     return {"revision": revision}
 
 

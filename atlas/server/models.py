@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypedDict, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -35,6 +35,12 @@ ClaimIn = create_model(
     port=(int | None, None),
     ports=(str, "8000-8999"),
 )
+
+
+class Revision(TypedDict):
+    """The revision of the catalogue that a change made; the present one where it changed nothing."""
+
+    revision: int
 
 
 class OverrideIn(_In):

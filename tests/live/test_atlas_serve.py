@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """`serve()`: a replica over one SQLite file, or over `store=`."""
     with contextlib.ExitStack() as stack:
 
-        def start(store: str | None = None, **settings: object) -> ServedAtlas:
+        def start(store: str | None = None, **settings: Any) -> ServedAtlas:
             served = ServedAtlas(tmp_path, store or f"sqlite:///{tmp_path / 'realm.db'}", **settings)
             return stack.enter_context(served)
 

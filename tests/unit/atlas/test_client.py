@@ -102,7 +102,7 @@ def connect(replicas: tuple[Replica, Replica]) -> Iterator[Connect]:
         yield make
 
 
-EMPTY = (200, {"complete": True, "position": "e.1.1", "items": []}, {})
+EMPTY: tuple[int, dict[str, Any], dict[str, str]] = (200, {"complete": True, "position": "e.1.1", "items": []}, {})
 BROKEN = ["break off", "say nothing", (503, {"code": "unavailable"}, {}), (502, b"<html>bad gateway</html>", {})]
 
 
@@ -125,25 +125,27 @@ def test_a_write_that_may_have_been_received_is_repeated_only_where_that_changes
 ) -> None:
     """Setting something twice is setting it; a token made twice is two tokens, and what is removed cannot be removed again."""
     one, two = replicas
-    for write in (
+    writes: tuple[Callable[[HttpDirectory], object], ...] = (
         lambda directory: directory.create_token("reader", "x", by=BY),
         lambda directory: directory.revoke_token("t1", by=BY),
         lambda directory: directory.unset_override("web", "A", by=BY),
         lambda directory: directory.remove_service("web", by=BY),
         lambda directory: directory.import_([{}]),
-    ):
+    )
+    for write in writes:
         one.answers = [failure]
         with pytest.raises(Unavailable):
             write(connect())
     assert two.asked == []
-    for repeatable in (
+    repeatables: tuple[Callable[[HttpDirectory], object], ...] = (
         lambda directory: directory.put_service(Service("web"), by=BY),
         lambda directory: directory.set_override("web", "A", 1, by=BY),
         lambda directory: directory.rule(Ruling("web", "h", 1), by=BY),
         lambda directory: directory.rollback(1, by=BY),
         lambda directory: directory.hold(Lease("h", "i")),
         lambda directory: directory.release("h", "i"),
-    ):
+    )
+    for repeatable in repeatables:
         one.answers = [failure]
         repeatable(connect())
     assert len(two.asked) == 6
@@ -306,7 +308,12 @@ def test_a_wait_ends_after_its_time(connect: Connect, replicas: tuple[Replica, R
 
     directory = connect(clock=lambda: now[0], sleep=sleep)
     assert directory.wait(Position("e", 1, 1), 100) is None
-    assert [path.rpartition("wait=")[2] for _, path, _, _ in replicas[0].asked] == ["60.000", "60.000", "20.000", "0.000"]
+    assert [path.rpartition("wait=")[2] for _, path, _, _ in replicas[0].asked] == [
+        "60.000",
+        "60.000",
+        "20.000",
+        "0.000",
+    ]
 
 
 def test_a_wait_leaves_a_replica_that_is_about_to_stop(connect: Connect, replicas: tuple[Replica, Replica]) -> None:
