@@ -13,11 +13,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import servers
+from tests import servers, store_servers
 
 os.environ["ATLAS_URL"] = ""  # no test meets the map of the machine that it runs on, except with a URL of its own
 
-_PROGRAM_OF = {"postgres": "postgres", "redis_server": "redis-server"}
+_PROGRAM_OF = {
+    "postgres": "postgres",
+    "redis_server": "redis-server",
+    "zookeeper": "zookeeper",
+    "etcd": "etcd",
+    "dynalite": "dynalite",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,3 +77,28 @@ def redis_url(redis_server: servers.RedisServer) -> str:
     """The URL of an empty Redis database."""
     redis_server.flush()
     return redis_server.url()
+
+
+@pytest.fixture(scope="session")
+def zookeeper() -> store_servers.StoreServer:
+    """One ZooKeeper server for the whole run: neither stop nor freeze it; start another with `zookeeper_server()`."""
+    return store_servers.shared.server("zookeeper")
+
+
+@pytest.fixture(scope="session")
+def etcd() -> store_servers.StoreServer:
+    """One etcd server for the whole run: neither stop nor freeze it; start another with `etcd_server()`."""
+    return store_servers.shared.server("etcd")
+
+
+@pytest.fixture(scope="session")
+def dynalite() -> store_servers.StoreServer:
+    """One dynalite for the whole run: neither stop nor freeze it; start another with `dynalite_server()`."""
+    return store_servers.shared.server("dynamodb")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_store_servers() -> Iterator[None]:
+    """End those of them that were started."""
+    yield
+    store_servers.shared.close()

@@ -5,6 +5,7 @@ Each keeps what was written when it is killed and started again, on the same por
 
 from __future__ import annotations
 
+import itertools
 import signal
 import socket
 import urllib.error
@@ -192,6 +193,7 @@ class SharedServers:
     def __init__(self) -> None:
         self._running: dict[str, StoreServer] = {}
         self._stack = ExitStack()
+        self._numbers = itertools.count(1)
 
     def server(self, scheme: str) -> StoreServer:
         """The server of a kind; skips the test by name when its program is missing."""
@@ -199,7 +201,16 @@ class SharedServers:
             self._running[scheme] = self._stack.enter_context(SERVERS[scheme]())
         return self._running[scheme]
 
+    def url(self, scheme: str) -> str:
+        """The URL of an empty place that nobody else has. Patient: most tests are not about a busy machine."""
+        url = self.server(scheme).url(f"map-{next(self._numbers)}")
+        return f"{url}{'&' if '?' in url else '?'}timeout_seconds=10"
+
     def close(self) -> None:
         """End them all."""
         self._running.clear()
         self._stack.close()
+
+
+shared = SharedServers()
+"""Those of this run; `tests/conftest.py` ends them."""

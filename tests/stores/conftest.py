@@ -11,7 +11,6 @@ DIRECTORIES (an `atlas serve` over HTTP) run the second only.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -24,7 +23,7 @@ from atlas.directory import Directory
 from atlas.opening import open_store
 from atlas.stores.store import Store
 from tests.atlas_server import served_sqlite
-from tests.store_servers import SERVERS, SharedServers
+from tests.store_servers import SERVERS, shared
 
 Backend = Callable[[Path], AbstractContextManager[str]]
 
@@ -48,28 +47,23 @@ def server(scheme: str) -> Backend:
 
     @contextlib.contextmanager
     def fresh(directory: Path) -> Iterator[str]:
-        url = shared.server(scheme).url(f"map-{next(_numbers)}")
-        yield f"{url}{'&' if '?' in url else '?'}timeout_seconds=10"  # the contracts are not about a busy machine
+        yield shared.url(scheme)
 
     return fresh
 
 
-_numbers = itertools.count(1)
-shared = SharedServers()
+@contextlib.contextmanager
+def dynamodb_and_zookeeper(directory: Path) -> Iterator[str]:
+    """The catalogue in DynamoDB, presence in ZooKeeper."""
+    yield f"{shared.url('dynamodb')} + {shared.url('zookeeper')}"
+
 
 STORES: dict[str, Backend] = {
     "sqlite": sqlite,
     **{scheme: server(scheme) for scheme in SERVERS},
 }
-JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice}
+JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice, "dynamodb+zookeeper": dynamodb_and_zookeeper}
 DIRECTORIES: dict[str, Backend] = {"http": partial(served_sqlite, keys=KEYS)}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def end_shared_servers() -> Iterator[None]:
-    """End the servers of STORES after the last test."""
-    yield
-    shared.close()
 
 
 OpenStore = Callable[[], Store]

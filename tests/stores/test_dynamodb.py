@@ -17,16 +17,15 @@ from atlas.stores.dynamodb import DynamoDBStore
 from atlas.stores.store import ANY, LARGEST_BODY
 from smartrealm.errors import ConfigurationError
 from tests.store_servers import StoreServer
-from tests.stores.conftest import shared
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def url() -> str:
+def url(dynalite: StoreServer) -> str:
     """A table that is not there yet."""
-    server: StoreServer = shared.server("dynamodb")
-    return server.url(f"own-table-{next(_numbers)}")
+
+    return dynalite.url(f"own-table-{next(_numbers)}")
 
 
 @pytest.fixture

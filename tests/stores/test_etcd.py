@@ -22,15 +22,14 @@ from atlas.stores.store import ANY
 from smartrealm.errors import Unavailable
 from tests.processes import free_port, later
 from tests.store_servers import StoreServer, etcd_server
-from tests.stores.conftest import shared
 
 _numbers = itertools.count(1)
 PASSWORD = "correct-horse-9"
 
 
 @pytest.fixture
-def server() -> StoreServer:
-    return shared.server("etcd")
+def server(etcd: StoreServer) -> StoreServer:
+    return etcd
 
 
 @pytest.fixture

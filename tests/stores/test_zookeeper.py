@@ -20,7 +20,6 @@ from atlas.stores.zookeeper import ZooKeeperStore
 from smartrealm.errors import ConfigurationError, Unavailable
 from tests.processes import wait_until
 from tests.store_servers import StoreServer, ask_zookeeper
-from tests.stores.conftest import shared
 
 _numbers = itertools.count(1)
 
@@ -28,8 +27,8 @@ Open = Callable[..., ZooKeeperStore]
 
 
 @pytest.fixture
-def server() -> StoreServer:
-    return shared.server("zookeeper")
+def server(zookeeper: StoreServer) -> StoreServer:
+    return zookeeper
 
 
 @pytest.fixture
