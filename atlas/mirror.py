@@ -242,7 +242,7 @@ def _edits(changes: Iterable[Change]) -> Iterator[Edit]:
 
 def items_of(world: World, name: Name) -> list[Item]:
     """What a World holds of one log, for its snapshot."""
-    return [item for item in world.items() if item[0] in KINDS[name]]
+    return list(world.items(KINDS[name]))
 
 
 def _joined(world: World, name: Name, beside: World) -> World:

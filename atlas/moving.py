@@ -13,9 +13,10 @@ from typing import Any
 
 from atlas.leases import Leases, with_instances
 from atlas.log import Draft, change_json, read_change
-from atlas.mirror import Mirror, items_of
-from atlas.model import Change, Edit, Lease
-from atlas.world import Delta, Position, World
+from atlas.mirror import KINDS, Mirror, items_of
+from atlas.model import Change, Edit, Lease, Override
+from atlas.secrets import is_sealed
+from atlas.world import PARSERS, Delta, Position, World
 from smartrealm.errors import ValidationFailed
 
 FORMAT = 1
@@ -89,8 +90,24 @@ class _Folding:
     def _folded(self, change: Change, expected: int) -> Change:
         if change.revision != expected:
             raise ValidationFailed(f"Revision {expected} is missing in this export.")
+        for edit in change.edits:
+            if edit.kind not in KINDS["catalogue"]:
+                raise ValidationFailed(
+                    f"Revision {expected} of this export changes a {edit.kind}: no history has that."
+                )
+            if edit.after is not None:
+                _check(PARSERS[edit.kind](edit.after))
         self.world = self.world.apply(Delta(Position(), Position(), change.edits))
         return change
+
+
+def _check(value: Any) -> None:
+    """What a person wrote into an export is looked at as if it came through the interface."""
+    value.check()
+    if isinstance(value, Override) and value.secret and not is_sealed(value.value):
+        raise ValidationFailed(
+            f"The secret {value.name} is not sealed in this export: set it after the import instead."
+        )
 
 
 def _presence(world: World, leases: Mapping[str, Lease]) -> Draft:

@@ -75,6 +75,11 @@ def new_key() -> str:
     return Fernet.generate_key().decode()
 
 
+def is_sealed(value: Any) -> bool:
+    """Whether it has the form of a sealed value."""
+    return isinstance(value, Mapping) and set(value) == {"sealed"} and isinstance(value["sealed"], str)
+
+
 def _fernet(keys: str, source: str) -> Any:
     from cryptography.fernet import Fernet, MultiFernet
 

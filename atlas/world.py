@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,13 +114,13 @@ class World:
                 table[edit.key] = PARSERS[edit.kind](edit.after)
         return World(**{**self._tables(), **tables, "position": delta.position})
 
-    def items(self) -> Iterator[tuple[Kind, str, Mapping[str, Any]]]:
-        """Everything in it as kind, key and JSON, in a stable order."""
+    def items(self, kinds: Container[Kind] | None = None) -> Iterator[tuple[Kind, str, Mapping[str, Any]]]:
+        """Everything in it, or of some kinds, as kind, key and JSON, in a stable order."""
         for kind, name in TABLES.items():
-            table = getattr(self, name)
+            table = getattr(self, name) if kinds is None or kind in kinds else {}
             for key in sorted(table):
                 yield kind, key, table[key].to_json()
-        for service in sorted(self.instances):
+        for service in sorted(self.instances) if kinds is None or "instance" in kinds else ():
             for place in sorted(self.instances[service]):
                 instance = self.instances[service][place]
                 yield "instance", instance.key, instance.to_json()
