@@ -215,7 +215,7 @@ class OneLease(_Resource):
     def put(self, lease_id: str, body: LeaseIn) -> Any:
         """Hold the lease: these are all its instances, and they live for `ttl_seconds` unless it is held again."""
         lease = Lease.from_json({**body.model_dump(), "id": lease_id})
-        who().check_lease(lease_id, lease.instances, self.follower.known())
+        who().check_lease(lease_id, lease.instances, self.follower)
         self.book.hold(lease)
         return Response(status=204)
 
@@ -223,7 +223,7 @@ class OneLease(_Resource):
     @validated(query=ReleaseQuery)
     def delete(self, lease_id: str, query: ReleaseQuery) -> Any:
         """The holder leaves: its instances are gone at once. Nothing happens when it was started anew meanwhile."""
-        who().check_lease(lease_id, (), self.follower.known())
+        who().check_lease(lease_id, (), self.follower)
         self.book.release(lease_id, query.incarnation)
         return Response(status=204)
 

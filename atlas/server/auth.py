@@ -49,12 +49,11 @@ class Principal:
         if self.role == "host" or (self.role == "service" and scope not in (EVERY_SERVICE, self.subject)):
             raise _refused(f"read the settings of {scope}", f"operator, or service for {scope}")
 
-    def check_lease(self, lease_id: str, instances: Iterable[Instance], world: World) -> None:
+    def check_lease(self, lease_id: str, instances: Iterable[Instance], follower: Follower) -> None:
         """Raise Forbidden unless every instance is theirs: those they name, and those that the lease carries now."""
         if self.role == "operator":
             return
-        carried = [one for inner in world.instances.values() for one in inner.values() if one.lease == lease_id]
-        for instance in (*instances, *carried):
+        for instance in (*instances, *follower.carried(lease_id)):
             if self.subject != (instance.service if self.role == "service" else instance.host):
                 raise _refused(
                     f"hold the lease {lease_id} with {instance.key}",

@@ -6,11 +6,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from atlas.directory import Directory
+from atlas.model import Instance
 from atlas.server.answers import Answers, Audience, Prepared
 from atlas.server.bell import Bell
 from atlas.world import Delta, Position, World
@@ -49,6 +50,8 @@ class Pace:
     """How long a reader may wait while it is."""
     first_world: float = 5.0
     """How long a request waits for the first world of this worker."""
+    doubt: float = 1.0
+    """How long a reader may be ahead of a store that answers before it counts as one from a map that is gone."""
     most_waiting: int = 1900
 
 
@@ -87,6 +90,7 @@ class Follower:
         self._is_draining = draining
         self._clock = clock
         self._spread = spread
+        self._by_lease: tuple[object, dict[str, list[Instance]]] = (None, {})
         self._heard_at: float | None = None
         self._looked_at = clock()
         self._looks = MOST_LOOKS
@@ -144,6 +148,18 @@ class Follower:
         if self._view is None:
             raise Unavailable(f"The map has not been read yet: {self.problem or 'the store has not answered'}", 2)
         return self._view
+
+    def carried(self, lease_id: str) -> Sequence[Instance]:
+        """The instances that a lease carries, as far as this worker has heard."""
+        instances = self.known().instances
+        seen, by_lease = self._by_lease
+        if seen is not instances:
+            by_lease = {}
+            for inner in instances.values():
+                for instance in inner.values():
+                    by_lease.setdefault(instance.lease, []).append(instance)
+            self._by_lease = (instances, by_lease)
+        return by_lease.get(lease_id, ())
 
     def wait_for_first(self, seconds: float) -> None:
         """Wait until there is a world in memory."""
@@ -233,7 +249,7 @@ class Follower:
         if since != world.position and _is_before(since, world.position):
             return self._answers.nothing(since, world.position)
         is_current = self._heard_at is not None and self._heard_at > begun and self.problem is None
-        if since != world.position and seconds >= 1 and is_current:
+        if since != world.position and seconds >= self.pace.doubt and is_current:
             return self._answers.complete(world, audience)
         return None
 

@@ -25,7 +25,9 @@ MAP = Audience("none")
 @pytest.fixture
 def following(book: MapDouble) -> Iterator[Follower]:
     """A follower that has read its first world."""
-    follower = Follower(book, pace=Pace(wait=0.2, sweep=0.05, drain=0.01, draining_wait=0.05, first_world=0.2))
+    follower = Follower(
+        book, pace=Pace(wait=0.1, sweep=0.05, drain=0.01, draining_wait=0.05, first_world=0.2, doubt=0.3)
+    )
     follower.known()
     yield follower
     follower.close()
@@ -120,7 +122,7 @@ def test_a_reader_ahead_in_one_part_hears_of_the_other_when_both_are_known(
 def test_a_reader_ahead_of_a_store_that_was_put_back_begins_anew(following: Follower) -> None:
     """A position that the map does not reach belongs to a state that is gone."""
     here = following.known().position
-    update = told(following.news(Position(here.epoch, here.revision + 50, here.presence), MAP, 1.0))
+    update = told(following.news(Position(here.epoch, here.revision + 50, here.presence), MAP, 0.3))
     assert isinstance(update, World)
 
 
