@@ -3,7 +3,8 @@
     dynamodb://eu-central-1/atlas-production?poll_seconds=0.25
     dynamodb://eu-central-1/atlas?endpoint=http://127.0.0.1:8000      a local one, whose table is made by itself
 
-Permissions on the table: dynamodb:GetItem, PutItem, DeleteItem, Query. `create()` needs CreateTable and DescribeTable too.
+Permissions on the table: dynamodb:GetItem, PutItem, DeleteItem, Query. With `?create=true` a missing table is made, which needs
+CreateTable and DescribeTable too.
 Credentials come from where boto3 finds them (role of the machine, environment, profile), never from the URL.
 
 Table: partition key `pk` (string), sort key `sk` (string), nothing else: no index, no stream, no time to live. `a/b/c` is the
@@ -32,7 +33,7 @@ from smartrealm.fork import on_fork
 from smartrealm.redaction import redact_text
 
 _EXAMPLE = "dynamodb://region/table"
-_OPTIONS = ("endpoint", "poll_seconds", "timeout_seconds")
+_OPTIONS = ("create", "endpoint", "poll_seconds", "timeout_seconds")
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _CREATING_SECONDS = 30.0
@@ -71,6 +72,7 @@ class DynamoDBStore:
         self._table = address.path
         self._endpoint = address.options.get("endpoint") or None
         self._is_local = self._endpoint is not None and urlsplit(self._endpoint).hostname in _LOOPBACK
+        self._makes_table = address.flag("create", self._is_local)
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
@@ -255,7 +257,7 @@ class DynamoDBStore:
                 if code == "ResourceInUseException":
                     raise _InUse from None
                 if code == "ResourceNotFoundException":
-                    if not self._is_local:
+                    if not self._makes_table:
                         raise self._no_table() from error
                     self.create()
                 elif code and code not in _THROTTLED | _BROKEN:
@@ -278,7 +280,7 @@ class DynamoDBStore:
 
     def _no_table(self) -> Unavailable:
         return Unavailable(
-            f"{self.address.shown}: there is no such table. `atlas doctor --create` makes it, "
+            f"{self.address.shown}: there is no such table. Add ?create=true to the URL for its first use, "
             "or make it with the partition key pk and the sort key sk, both strings."
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -186,11 +187,25 @@ def test_pages_are_followed_to_the_end(store: DynamoDBStore, server: Scripted) -
 
 
 def test_a_missing_table_is_told_and_not_made(store: DynamoDBStore, server: Scripted) -> None:
-    """Away from this machine a table is only made when `create()` is called; the message says how to get one."""
+    """Away from this machine a table is only made when the URL says so; the message says how to get one."""
     server.refuse("ResourceNotFoundException")
-    with pytest.raises(Unavailable, match=r"no such table.*atlas doctor --create"):
+    with pytest.raises(Unavailable, match=r"no such table.*create=true"):
         store.get("head")
     assert server.operations() == ["GetItem"]
+
+
+def test_a_missing_table_is_made_when_the_url_says_so(store: DynamoDBStore, server: Scripted, time: Time) -> None:
+    """With `?create=true` the first use makes the table and then does what was asked."""
+    address = dataclasses.replace(store.address, options={"create": "true"})
+    asking = DynamoDBStore(address, sleep=time.sleep, clock=lambda: time.now, client=store._connected())
+    server.answers = [
+        (400, {"__type": "x#ResourceNotFoundException", "message": "said so"}),
+        (200, {}),
+        (200, {"Table": {"TableStatus": "ACTIVE"}}),
+        (200, {}),
+    ]
+    asking.put("head", b"1", None)
+    assert server.operations() == ["PutItem", "CreateTable", "DescribeTable", "PutItem"]
 
 
 def test_create_tells_whether_it_made_the_table(store: DynamoDBStore, server: Scripted) -> None:
