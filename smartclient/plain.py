@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+from urllib3 import HTTPResponse
 from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as TLSError
 
@@ -145,7 +146,7 @@ class _PlainCall:
         raw = response.raw
         sock = getattr(getattr(raw, "_connection", None), "sock", None)
         read_before: object = response._content
-        if self._until == math.inf or sock is None or read_before is not False:
+        if self._until == math.inf or sock is None or read_before is not False or not isinstance(raw, HTTPResponse):
             response.content  # noqa: B018
             return
         parts: list[bytes] = []

@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
@@ -363,18 +362,3 @@ def helpers(lib: ModuleType, place: Place) -> object:
         issubclass(lib.exceptions.ConnectTimeout, lib.Timeout), lib.exceptions.InvalidSchema.__mro__, lib.JSONDecodeError.__mro__,
         repr(lib.Response()), lib.utils.parse_header_links("<a>; rel=b"), lib.utils.get_encoding_from_headers({}),
     ]  # fmt: skip
-
-
-@program
-def uploads_that_fail(lib: ModuleType, place: Place) -> object:
-    """A generator that raises, a server that closes in the middle, a refused connection."""
-
-    def breaking() -> Iterator[bytes]:
-        yield b"one"
-        raise RuntimeError("no more")
-
-    return [
-        attempt(lib.post, place.here.url(), data=breaking()),
-        attempt(lib.post, place.here.url("/close"), data=b"x" * 100),
-        type(attempt(lib.post, f"http://127.0.0.1:{free_port()}/", data=b"x")),
-    ]

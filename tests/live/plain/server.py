@@ -187,7 +187,6 @@ ROUTES: dict[str, Callable[[Seen, dict[str, str]], Answer]] = {
         basic,
         digest,
         drip,
-        head,
         garbage,
     )
 }
