@@ -271,7 +271,7 @@ class _Runner:
             finally:
                 lease.drop() if not response._content_consumed else lease.release()  # type: ignore[attr-defined]
         if runtime.recording is not None:
-            runtime.recording(self._request, response)
+            runtime.recording(self._request, response, member.address)
         return response
 
     def _through(self, stand_in: Any, lease: Lease) -> requests.Response:

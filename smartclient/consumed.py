@@ -69,6 +69,9 @@ def _filled(name: str, variables: Mapping[str, object], slashes: Collection[str]
 
 def _pairs(query: Mapping[str, object]) -> Iterable[tuple[str, str]]:
     for name, value in query.items():
+        if isinstance(value, Mapping):  # an object is its members (style form, exploded)
+            yield from _pairs(value)
+            continue
         values = value if isinstance(value, list | tuple | set | frozenset) else [value]
         yield from ((name, _text(one)) for one in values if one is not None)
 

@@ -23,7 +23,8 @@ _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json", re.I)
 _PLAIN = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 _TAKEN = frozenset(
-    "Any Literal NotRequired TypeAlias TypedDict Unpack Response call Options SERVICE options body".split()
+    "Any Literal NotRequired TypeAlias TypedDict Unpack Response call Options SERVICE options body response answer "
+    "deadline retries idempotency_key fallback hedge headers session".split()
 )
 _FROM_TYPING = frozenset(["Any", "Literal", "NotRequired", "TypeAlias", "TypedDict"])
 _BUILT_IN = frozenset(_PLAIN.values()) | {"list", "dict"}

@@ -159,7 +159,7 @@ class Gathered(list[Any]):
         run, self._run = self._run, None
         try:
             if _pool.is_inside():
-                run.lane()
+                run.help()
             done, _ = wait_for([run.whole], self._seconds())
             self.extend(run.whole.result() if done else run.give_up())
         finally:
@@ -226,6 +226,13 @@ class _Run:
                 self._failed(place, error)
             else:
                 self._came(place, result)
+
+    def help(self) -> None:
+        """The same in a thread that waits for it, also for what was given as futures."""
+        self.lane()
+        for _, future in self._given:
+            if isinstance(future, CallFuture):
+                future.run()
 
     def cancel(self) -> None:
         """Begin nothing more; what has begun ends by itself, within its deadline."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,6 +41,7 @@ _NOISE = frozenset(
     "connection content-encoding content-length date keep-alive server traceparent tracestate transfer-encoding "
     "x-request-id".split()
 )
+_CHARSET = re.compile(r"charset=\"?([\w.:-]+)\"?", re.I)
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -123,11 +125,11 @@ class Cassette:
         new.write_text(f"{text}\n", encoding="utf-8")
         os.replace(new, self.file)
 
-    def record(self, request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Keep an answer, without its secrets."""
+    def record(self, request: requests.PreparedRequest, response: requests.Response, instance: str = "") -> None:
+        """Keep an answer, without its secrets and without the address of the instance that gave it."""
         made = Made.of(request)
         known = (*self._secrets, *_secrets_of(made))
-        interaction = {"request": self._request(made), "answer": _answer_of(response, known)}
+        interaction = {"request": self._request(made), "answer": _answer_of(response, known, instance)}
         with self._lock:
             self._interactions.append(interaction)
 
@@ -261,7 +263,7 @@ def _secrets_in(value: Any) -> Iterator[str]:
             yield from _secrets_in(inner)
 
 
-def _answer_of(response: requests.Response, known: tuple[str, ...]) -> dict[str, Any]:
+def _answer_of(response: requests.Response, known: tuple[str, ...], instance: str) -> dict[str, Any]:
     """What is kept of an answer: all but its secrets, and what differs from one time to the next."""
     kept: dict[str, Any] = {"status": response.status_code}
     headers: dict[str, Any] = {
@@ -275,6 +277,12 @@ def _answer_of(response: requests.Response, known: tuple[str, ...]) -> dict[str,
             **{name: value for name, value in headers.items() if name.lower() != "set-cookie"},
             "Set-Cookie": cookies,
         }
+    here = f"http://{instance}/"
+    for name, value in headers.items():
+        if name.lower() == "location" and value.startswith(here):
+            headers[name] = value[len(here) - 1 :]
+        if name.lower() == "content-type":
+            headers[name] = _CHARSET.sub("charset=utf-8", value)
     if headers:
         kept["headers"] = headers
     content = response.content
@@ -284,10 +292,18 @@ def _answer_of(response: requests.Response, known: tuple[str, ...]) -> dict[str,
         return {**kept, "json": redact(json.loads(content), known)}
     except ValueError:
         pass
-    try:
-        return {**kept, "text": redact_text(content.decode("utf-8"), known)}
-    except UnicodeDecodeError:
-        return {**kept, "base64": base64.b64encode(content).decode("ascii")}
+    for encoding in ("utf-8", _charset_of(response)):
+        try:
+            return {**kept, "text": redact_text(content.decode(encoding), known)}
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return {**kept, "base64": base64.b64encode(content).decode("ascii")}
+
+
+def _charset_of(response: requests.Response) -> str:
+    """What the answer says of its text; requests' guess for text that says nothing."""
+    found = _CHARSET.search(response.headers.get("Content-Type", ""))
+    return found[1] if found else response.encoding or "utf-8"
 
 
 def _cookies(response: requests.Response) -> list[str]:

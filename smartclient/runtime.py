@@ -109,7 +109,7 @@ class Transport(Protocol):
     def __call__(self, request: requests.PreparedRequest, *, service: str, seconds: float) -> requests.Response: ...
 
 
-Listener: TypeAlias = Callable[[requests.PreparedRequest, requests.Response], None]
+Listener: TypeAlias = Callable[[requests.PreparedRequest, requests.Response, str], None]
 
 
 class _Library:
@@ -377,8 +377,8 @@ def intercept(transport: Transport | None) -> Transport | None:
 
 
 def record(listener: Listener | None) -> Listener | None:
-    """From now on `listener` is given every answer that comes over the network from a service; None: nobody is. Gives who
-    was before. For tests."""
+    """From now on `listener` is given every answer that comes over the network from a service, with its request
+    and the instance's address; None: nobody is. Gives who was before. For tests."""
     global recording
     before, recording = recording, listener
     return before

@@ -92,13 +92,13 @@ class Route:
         self._stages.append((_answer(status, **answer), times))
         return self
 
-    def answer(self, made: Made) -> Answer:
-        """The answer to the next request; counts it."""
+    def take(self, made: Made) -> Answer | Callable[[Made], Any]:
+        """What answers the next request; counts it."""
         number = len(self.made)
         self.made.append(made)
         for what, times in self._stages:
             if times is None or number < times:
-                return what if isinstance(what, Answer) else _as_answer(what(made))
+                return what
             number -= times
         raise AssertionError("a route that is used up was asked")
 
@@ -196,8 +196,8 @@ class Calls:
                 error = UnexpectedCall(explain(made, [(route.pattern, route.used_up) for route in self.routes]))
                 self.unexpected.append(error)
                 raise error
-            answer = route.answer(made)
-        return made, answer
+            taken = route.take(made)
+        return made, taken if isinstance(taken, Answer) else _as_answer(taken(made))
 
     def check(self) -> None:
         """Raise UnexpectedCall when there was a call that nothing is registered for, whoever caught it."""

@@ -74,8 +74,15 @@ class Echo:
         if parts.path == "/gzip":
             content = gzip.compress(content)
             headers["Content-Encoding"] = "gzip"
+        if parts.path == "/latin":
+            content, headers["Content-Type"] = (
+                "grüße, password=planted-answer-5".encode("latin-1"),
+                "text/plain; charset=latin-1",
+            )
+        if parts.path == "/redirect":
+            headers["Location"] = f"http://127.0.0.1:{self.port}/teams"
         failing, self.failures = self.failures > 0, max(self.failures - 1, 0)
-        handler.send_response(503 if failing else 200)
+        handler.send_response(503 if failing else 302 if "Location" in headers else 200)
         for name, value in headers.items():
             handler.send_header(name, value)
         if parts.path == "/cookies":

@@ -84,12 +84,12 @@ def test_odd_names_become_names() -> None:
         operationId="class",
         parameters=[
             {"name": name, "in": "query", "schema": {"type": "string"}}
-            for name in ("for", "only-wanted", "options", "body", "str", "9", "only_wanted", "-")
+            for name in ("for", "only-wanted", "options", "body", "str", "9", "only_wanted", "-", "deadline")
         ],
     )
     text = rendered(described(thing=told))
     names = [one.arg for one in functions(text)["class_"].args.kwonlyargs]
-    assert names == ["for_", "only_wanted", "options_", "body_", "str_", "n9", "only_wanted_", "value"]
+    assert names == ["for_", "only_wanted", "options_", "body_", "str_", "n9", "only_wanted_", "value", "deadline_"]
     assert '"only-wanted": only_wanted,' in text
     assert "= TypedDict(" in text
 
@@ -161,6 +161,7 @@ def test_a_variable_stays_in_its_part_of_the_path() -> None:
 
 def test_the_query_as_it_is_sent() -> None:
     """None is left out, a list is repeated, true and false are words."""
+    assert list(_pairs({"query": {"a": 1, "b": [2, 3]}})) == [("a", "1"), ("b", "2"), ("b", "3")]
     sent = list(_pairs({"none": None, "tag": ["a", "b"], "wanted": True, "page": 2}))
     assert sent == [("tag", "a"), ("tag", "b"), ("wanted", "true"), ("page", "2")]
 

@@ -190,6 +190,18 @@ def test_retries_are_recorded_and_replayed(echo: Echo, direct: runtime.Mesh, tmp
         assert len(smartclient.get("service://identity/teams", retries=2).attempts) == 3  # type: ignore[attr-defined]
 
 
+def test_redirects_and_old_texts(echo: Echo, direct: runtime.Mesh, tmp_path: Path) -> None:
+    """A redirect to the instance's own address is kept as one within the service; text in an old charset is redacted too."""
+    file = tmp_path / "c.json"
+    for _ in range(2):
+        with cassette(file):
+            answer = smartclient.get("service://identity/redirect")
+            assert (answer.json()["path"], len(answer.history)) == ("/teams", 1)
+            assert smartclient.get("service://identity/latin").text.startswith("grüße")
+    assert f"{echo.port}" not in file.read_text()
+    assert "planted-answer-5" not in file.read_text()
+
+
 def test_bodies_cookies_and_compression(direct: runtime.Mesh, tmp_path: Path) -> None:
     """Binary answers come back byte for byte, compressed ones unpacked, cookies by name without their values."""
     file = tmp_path / "c.json"

@@ -148,6 +148,13 @@ def test_functions_as_answers(calls: Calls) -> None:
         smartclient.get(TEAMS)
 
 
+def test_an_answer_may_make_calls_itself(calls: Calls) -> None:
+    """A function that answers may call another service."""
+    calls.get("service://billing/x", json=7)
+    calls.get(TEAMS, answer=lambda made: smartclient.get("service://billing/x").json())
+    assert smartclient.get(TEAMS, deadline=5).json() == 7
+
+
 def test_one_answer_after_another(calls: Calls) -> None:
     """`then` puts answers in a row; the last one stays unless it is counted too."""
     route = calls.get(TEAMS, text="first").then(text="second", times=2).then(text="third")
