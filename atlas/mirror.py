@@ -26,6 +26,9 @@ IDLE_SECONDS = 60.0
 SLICE_SECONDS = {"polled": 0.5, "pushed": 10.0}
 """How long one wait on a store takes at most."""
 
+CLOSE_SECONDS = 0.7
+"""How long `close` waits for followers; one whose store does not let go ends by itself after its slice."""
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -132,8 +135,9 @@ class Mirror:
             self.news.notify_all()
         for store in stores:
             store.close()
+        end = time.monotonic() + CLOSE_SECONDS
         for follower in self._followers:
-            follower.join(1.0)
+            follower.join(max(0.0, end - time.monotonic()))
         for store in stores:  # a follower that was about to ask has connected once more
             store.close()
 
