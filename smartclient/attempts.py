@@ -221,8 +221,8 @@ class _Runner:
     def run(self) -> requests.Response:
         """The answer, its body read unless the call streams. Raises Failed, or what is wrong with the call itself."""
         assert self.member is not None
-        left = self._call.until - self._begun
-        self._attempts._head.write(self._request, self.number, left)
+        self._limits = self._divide()
+        self._attempts._head.write(self._request, self.number, self._limits[2] - self._begun)
         try:
             response = self._exchange(self.member)
         except Failed as failed:
@@ -250,7 +250,7 @@ class _Runner:
         self._lease = lease = Lease(self._mesh.pools, partial(_done, self._peer, member))
         if stand_in is not None:
             return self._through(stand_in, lease)
-        connect_until, answer_until, body_until = self._limits()
+        connect_until, answer_until, body_until = self._limits
         self._allowed = answer_until - self._begun
         answer = exchange(
             self._mesh.pools,
@@ -262,7 +262,7 @@ class _Runner:
             connect_until=connect_until,
             answer_until=answer_until,
             body_until=body_until,
-            once=not self._attempts._rules.idempotent,
+            once=not (self._attempts._rules.idempotent and self._attempts._rules.replayable),
         )
         response = answers.make(self._request, answer, self._mesh.clock() - self._begun)
         if not self._call.stream:
@@ -297,8 +297,8 @@ class _Runner:
         response.request = self._request
         return response
 
-    def _limits(self) -> tuple[float, float, float]:
-        """Until when this attempt may connect, wait for an answer, and read the body."""
+    def _divide(self) -> tuple[float, float, float]:
+        """Until when this attempt may connect, wait for an answer, and read the body. The last is what the service is told."""
         call, options, rules, now = self._call, self._mesh.options, self._attempts._rules, self._begun
         connect, answer = split_timeout(call.timeout)
         connect_until = min(call.until, now + (options.connect_seconds if connect is None else connect))

@@ -115,8 +115,9 @@ class Balancer:
         self._review_at = -math.inf
         self._usual = 0.001
 
-    def update(self, places: Iterable[Place], now: float) -> None:
-        """Follow the map. What is known of an instance stays until another incarnation is at its address."""
+    def update(self, places: Iterable[Place], now: float) -> list[tuple[str, int]]:
+        """Follow the map; gives the addresses that are gone. What is known of an instance stays until another incarnation is at
+        its address."""
         with self._lock:
             first = not self._members
             members = {}
@@ -126,8 +127,10 @@ class Balancer:
                     known = Member(place, -math.inf if first else now)
                 known.weight, known.zone = place.weight, place.instance.zone
                 members[known.address] = known
+            gone = [known.socket_address for address, known in self._members.items() if address not in members]
             self._members = members
             self._review(now)
+            return gone
 
     def pick(self, now: float, tried: Collection[str] = ()) -> Member | None:
         """The instance for the next attempt, one that is not in `tried` if there is one. Counts it as under way."""

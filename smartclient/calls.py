@@ -307,7 +307,7 @@ class Call:
         if self.until <= self.mesh.clock():
             self.mesh.observer.refused(name, "deadline")
             raise self.too_late()
-        peer = self.mesh.peer(name)
+        peer = self.mesh.peer(name, self.until)
         if self._peer_is_first:
             self._peer_is_first = False
             if self.deadline is None and peer.service is not None:

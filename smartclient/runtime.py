@@ -221,8 +221,11 @@ class Mesh:
                 reader = self._reader
         return reader.start()
 
-    def peer(self, name: str) -> Peer:
-        """What is known of a service, as of now. Raises UnknownService and NoInstances."""
+    def peer(self, name: str, until: float = math.inf) -> Peer:
+        """What is known of a service, as of now; waits no longer than `until` for a map that was not read yet.
+
+        Raises UnknownService and NoInstances.
+        """
         stand_in = self.stand_in()
         if stand_in is not None:
             return self._stand_in_peer(name, stand_in)
@@ -230,7 +233,7 @@ class Mesh:
         world = self.world()
         peer = self._peers.get(name)
         if peer is None or world is not peer.world or (world is not None and now >= peer.review_at):
-            peer = self._review(name, world, now)
+            peer = self._review(name, world, now, until)
         return peer
 
     def known_peers(self) -> tuple[Peer, ...]:
@@ -269,9 +272,14 @@ class Mesh:
                 peer.balancer.update((_place_of("http://stand-in:80"),), self.clock())
         return peer
 
-    def _review(self, name: str, world: World | None, now: float) -> Peer:
+    def _review(self, name: str, world: World | None, now: float, until: float) -> Peer:
         if world is not None and not world.knows(name):
-            world = self._wait_for(name, world)
+            world = self._wait_for(name, world, until - now)
+        if world is None and self._sidecar is None:
+            raise NoInstances(
+                f"Where {name} runs is not known: there is no map. Set ATLAS_URL, or SIDECAR_URL for the local sidecar.",
+                service=name,
+            )
         with self._lock:
             peer = self._peers.get(name)
             if peer is None:
@@ -282,14 +290,17 @@ class Mesh:
                 places: tuple[Place, ...] = (self._sidecar,)
             else:
                 places = () if world is None else world.callable_places(name, time.time())
-            peer.balancer.update(places, now)
+            gone = peer.balancer.update(places, now)
             peer.world, peer.review_at = world, now + REVIEW_SECONDS
+        if gone:
+            self.pools.forget(gone)
         return peer
 
-    def _wait_for(self, name: str, world: World) -> World:
+    def _wait_for(self, name: str, world: World, seconds: float) -> World:
         """The map once it knows the service: it may not have been read yet. Raises UnknownService."""
         reader = self._reader
-        if reader is not None and not reader.ready and not reader.wait_ready(self.options.ready_seconds):
+        seconds = min(self.options.ready_seconds, seconds)
+        if reader is not None and not reader.ready and not reader.wait_ready(seconds):
             why = f": {reader.failure}" if reader.failure else ""
             raise NoInstances(
                 f"Where {name} runs is not known: the map of realm {self.options.realm} could not be read yet{why}. "

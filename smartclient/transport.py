@@ -133,19 +133,28 @@ class Pools:
         if not wire.keep or self._closed or len(idle) >= MOST_IDLE:
             wire.close()
             return
-        wire.idle_since = self._clock()
+        now = wire.idle_since = self._clock()
         idle.append(wire)
+        if now - idle[0].idle_since > IDLE_SECONDS:  # the newest is used first: old ones would stay for ever
+            self._close_oldest(idle)
 
-    def keep_only(self, addresses: Iterable[tuple[str, int]]) -> None:
+    def forget(self, addresses: Iterable[tuple[str, int]]) -> None:
         """Close what waits for instances that are gone."""
-        for gone in set(self._idle) - set(addresses):
-            for wire in self._idle.pop(gone, ()):
+        for address in addresses:
+            for wire in tuple(self._idle.pop(address, ())):
                 wire.close()
 
     def close(self) -> None:
         """Close what waits. A connection in use is closed when its answer has been read."""
         self._closed = True
-        self.keep_only(())
+        self.forget(tuple(self._idle))
+
+    @staticmethod
+    def _close_oldest(idle: deque[Wire]) -> None:
+        try:
+            idle.popleft().close()
+        except IndexError:
+            pass  # another thread took it
 
     def _begin_anew(self) -> None:
         for idle in self._idle.values():  # closes the child's copies of the sockets, and sends nothing

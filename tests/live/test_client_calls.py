@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import json
 import socket
@@ -31,6 +32,7 @@ from smartclient.runtime import Mesh, Options, Peer
 from smartrealm import errors
 from smartrealm.headers import CallContext, enter_call, leave_call
 from tests.faults import FaultServer, Reaction, Seen, answer, close, drip, drip_head, half, hang, reset, world_of
+from tests.processes import wait_until
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ def test_the_context_flows_on(server: FaultServer, session_of: SessionOf) -> Non
     )
     token = enter_call(context)
     try:
-        session_of(server).get("service://identity/")
+        session_of(server).get("service://identity/", retries=0)
     finally:
         leave_call(token)
     headers = server.seen[0].headers
@@ -138,6 +140,73 @@ def test_the_context_flows_on(server: FaultServer, session_of: SessionOf) -> Non
     assert headers["tracestate"] == "v=1"
     assert headers["baggage"] == "tenant=x%20y"
     assert 1000 < int(headers["smart-deadline"]) <= 2000
+
+
+def test_each_attempt_is_told_how_long_it_is_waited_for(server: FaultServer, session_of: SessionOf) -> None:
+    """An attempt that can be repeated gets half of the time, and the service knows: it does no work for nobody."""
+    session_of(server).get("service://identity/", deadline=4)
+    session_of(server).post("service://identity/", deadline=4)
+    session_of(server).get("service://identity/", deadline=4, stream=True).close()
+    assert [round(int(seen.headers["smart-deadline"]) / 1000) for seen in server.seen] == [2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("method", "reply"), [("HEAD", answer(body=b"")), ("GET", answer(204, b"")), ("GET", answer(404, b"no"))]
+)
+def test_one_connection_serves_call_after_call(
+    server: FaultServer, session_of: SessionOf, method: str, reply: Reaction
+) -> None:
+    """Answers without a body give their connection back too."""
+    opened: list[int] = []
+    server.greet = lambda: opened.append(1)
+    server.react = partial(always, reply)
+    session = session_of(server)
+    for _ in range(5):
+        session.request(method, "service://identity/")
+    assert len(opened) == 1
+    assert peer_of(session).limit.under_way == 0
+
+
+def test_connections_to_an_instance_that_is_gone_are_closed(server: FaultServer, tmp_path: Path) -> None:
+    """When the map no longer has it; nothing is left open for the life of the process."""
+    worlds = [world_of([server.address])]
+    mesh = Mesh(Options(state_dir=str(tmp_path / "state")), world=lambda: worlds[-1])
+    session = smartclient.Session(mesh=mesh)
+    session.get("service://identity/")
+    assert len(server._open) == 1
+    worlds.append(world_of([]))
+    with pytest.raises(NoInstances):
+        session.get("service://identity/")
+    wait_until(lambda: not server._open, seconds=2)
+    mesh.close()
+
+
+def test_an_early_answer_to_a_long_body_is_read(server: FaultServer, session_of: SessionOf) -> None:
+    """A server that refuses a body before it has read it is heard: 413 is an answer, not a reset."""
+
+    def refuse(connection: socket.socket) -> None:
+        answer(413, b"too long")(connection)
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.1)
+
+    server.greet = lambda: refuse
+    response = session_of(server).post("service://identity/", data=b"x" * 200_000)
+    assert (response.status_code, response.text) == (413, "too long")
+
+
+def test_a_compressed_body_is_decoded(server: FaultServer, session_of: SessionOf) -> None:
+    """Read at once and read as a stream."""
+    server.react = lambda seen: answer(body=gzip.compress(b"plain" * 1000), headers=["Content-Encoding: gzip"])
+    session = session_of(server)
+    assert session.get("service://identity/").content == b"plain" * 1000
+    assert b"".join(session.get("service://identity/", stream=True).iter_content(100)) == b"plain" * 1000
+
+
+def test_without_a_map_the_error_says_what_to_set(tmp_path: Path) -> None:
+    """Neither a map nor a sidecar: both settings are named."""
+    session = smartclient.Session(mesh=Mesh(Options(state_dir=str(tmp_path / "state"))))
+    with pytest.raises(NoInstances, match=r"ATLAS_URL.*SIDECAR_URL"):
+        session.get("service://identity/")
 
 
 def test_an_unknown_name_fails_at_once_and_lists_the_near_ones(server: FaultServer, session_of: SessionOf) -> None:
