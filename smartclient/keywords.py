@@ -57,7 +57,7 @@ class CallKeywords(TypedDict, total=False):
 
     deadline: float | None
     retries: int | None
-    idempotency_key: str | None
+    idempotency_key: str | bool | None
     fallback: Any
     hedge: float | bool | None
 
