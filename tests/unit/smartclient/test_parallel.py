@@ -249,6 +249,7 @@ def test_the_pool_grows_as_needed_and_shrinks_when_idle() -> None:
     assert pool.threads == 0
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_a_pool_of_its_own() -> None:
     """It calls with new threads, and is told that a call of its parent will not come."""
     go = threading.Event()
