@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from atlas.server.terminal import AtlasGroup, Session, writes
@@ -26,10 +28,14 @@ def new() -> None:
 @writes
 def reseal(session: Session) -> None:
     """Encrypt every secret anew with the first key of ATLAS_KEYS. Works on a store, not through an `atlas serve`."""
-    directory = session.directory
-    again = getattr(directory, "reseal", None)
-    if again is None:
+    directory: Any = session.open()  # In a dry run too: only the real one has the keys.
+    if not hasattr(directory, "reseal"):
         raise ValidationFailed("Secrets are encrypted anew where the keys are: name the store, --atlas zookeeper://...")
-    secrets = sum(1 for override in session.world.overrides.values() if override.secret)
-    revision = again(by=session.author())
-    session.done(f"{count(secrets, 'secret')} encrypted anew", revision, secrets=secrets)
+    secrets = [one for one in directory.world().overrides.values() if one.secret]
+    if session.dry_run:
+        opened = {name for scope in {one.scope for one in secrets} for name in directory.secrets(scope)}
+        closed = sorted({one.name for one in secrets} - opened)
+        if closed:
+            raise ValidationFailed(f"No key of ATLAS_KEYS opens {', '.join(closed)}: add the one it was sealed with.")
+    revision = 0 if session.dry_run else directory.reseal(by=session.author())
+    session.done(f"{count(len(secrets), 'secret')} encrypted anew", revision, secrets=len(secrets))

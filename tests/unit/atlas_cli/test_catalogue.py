@@ -93,7 +93,11 @@ def test_keys_are_made_and_secrets_sealed_anew(filled: Runs) -> None:
     old, new = filled.ok("keys", "new").strip(), filled.ok("keys", "new").strip()
     assert old != new
     filled.ok("set", "identity", "KEY", "--secret", input="hunter2", ATLAS_KEYS=old)
-    assert filled("keys", "reseal", ATLAS_KEYS=new).exit_code == 2
+    for more in ([], ["--dry-run"]):
+        assert filled("keys", "reseal", *more, ATLAS_KEYS=new).exit_code == 2
+    before = filled.revision
+    assert "1 secret" in filled.ok("keys", "reseal", "--dry-run", ATLAS_KEYS=f"{new},{old}")
+    assert filled.revision == before
     assert "1 secret encrypted anew" in filled.ok("keys", "reseal", ATLAS_KEYS=f"{new},{old}")
     with atlas.open(filled.url, service="identity", environ={**filled.environ, "ATLAS_KEYS": new}) as directory:
         assert directory.world().overrides["identity/KEY"].value == "hunter2"

@@ -30,8 +30,9 @@ def test_a_change_has_an_author_and_a_reason(filled: Runs) -> None:
 
 def test_a_secret_is_never_on_the_command_line(filled: Runs) -> None:
     """Given as an argument it is refused and not kept; from stdin it is kept, and nothing shows it."""
-    refused = filled("set", "identity", "SMTP_PASSWORD", "hunter2", "--secret")
+    refused = filled("set", "identity", "SMTP_PASSWORD", "hunter2", "--secret", input="another")
     assert refused.exit_code == 2
+    assert filled.revision == 2
     assert "hunter2" not in refused.output
     told = filled("set", "identity", "SMTP_PASSWORD", "--secret", input="hunter2\n")
     assert told.exit_code == 0
