@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, exc, text
 
 from smartrealm.errors import DeadlineExceeded
 from smartrealm.headers import CallContext, enter_call, leave_call
+from smartservice import create_app
 from smartservice import db as db_module
 from smartservice import redis as redis_module
 from smartservice.db import Database, open_database
@@ -314,3 +316,33 @@ def test_connecting_to_a_frozen_server_ends_with_the_deadline() -> None:
             server.child.signal(signal.SIGCONT)
         assert cold.get("x") is None
         cold.close()
+
+
+def test_a_request_with_a_deadline_is_answered_in_time(postgres_url: str, redis_url: str, tmp_path: Path) -> None:
+    """Smart-Deadline reaches SQL and Redis: 504 in time, and the next request, without it, is served."""
+    environ = {"REALM": "testing", "ATLAS_URL": "", "STATE_DIR": str(tmp_path)}
+    app = create_app(
+        "tests.unit.smartservice.sample", environ={**environ, "DATABASE_URL": postgres_url, "REDIS_URL": redis_url}
+    )
+
+    @app.get("/sql/<seconds>")
+    def sql(seconds: str) -> str:
+        app.db.session.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": float(seconds)})
+        return "slept"
+
+    @app.get("/redis")
+    def blocked() -> str:
+        app.redis.blocking(30).blpop(["nothing"], timeout=20)
+        return "popped"
+
+    client = app.test_client()
+    try:
+        assert client.get("/sql/0").text == "slept"
+        for path in ("/sql/5", "/redis"):
+            began = time.monotonic()
+            answer = client.get(path, headers={"Smart-Deadline": "300"})
+            assert time.monotonic() - began < 0.35 + NOISE, path
+            assert (answer.status_code, answer.get_json()["code"]) == (504, "deadline-exceeded"), path
+        assert client.get("/sql/0.4").text == "slept"
+    finally:
+        app.close()
