@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from atlas.server.bell import Bell
+from atlas.server.bell import Bell, _Sleeper
 from tests.unit.atlas_server.double import wait_until
 
 
@@ -57,6 +57,19 @@ def test_who_has_gone_by_itself_does_not_break_the_chain() -> None:
             thread.join(5)
             assert not thread.is_alive()
         assert len(woke) == len(threads)
+
+
+def test_one_that_went_while_it_was_called_is_passed_over() -> None:
+    """It would not wake the next one any more."""
+    bell = Bell(at_once=1)
+    threads, woke = sleepers(bell, 3)
+    gone = _Sleeper()
+    gone.gone = True
+    bell._sleeping = {0: gone, **bell._sleeping}
+    bell.ring()
+    for thread in threads:
+        thread.join(5)
+    assert len(woke) == 3
 
 
 def test_a_second_ring_reaches_those_who_sleep_again() -> None:
