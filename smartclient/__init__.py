@@ -105,6 +105,8 @@ from smartclient.sessions import Session, session
 from smartclient.status_codes import codes
 
 if TYPE_CHECKING:
+    from smartclient import recorder as recorder
+    from smartclient import testing as testing
     from smartclient.deadlines import deadline as deadline
     from smartclient.errors import (
         BreakerOpen as BreakerOpen,
@@ -167,6 +169,9 @@ _OURS = {
 }
 """Our names and their modules, which are imported when first asked for: a program of plain URLs never pays for them."""
 
+_MODULES = frozenset(["recorder", "testing"])
+"""Our modules that are meant to be used by name: `smartclient.testing.mock()`."""
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
@@ -175,10 +180,12 @@ if not TYPE_CHECKING:
             found = getattr(importlib.import_module(f"smartclient.{_OURS[name]}"), name)
             globals()[name] = found
             return found
+        if name in _MODULES:
+            return importlib.import_module(f"smartclient.{name}")
         try:
             return getattr(requests, name)
         except AttributeError:
             raise AttributeError(f"module 'smartclient' has no attribute {name!r}") from None
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_OURS, *dir(requests)})
+        return sorted({*globals(), *_OURS, *_MODULES, *dir(requests)})

@@ -22,7 +22,7 @@ NOT_OURS = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives the exit code: 0, 1 (--check: not up to date), 2 (wrong use), 3 (no description), 4 (not ours)."""
+    """Run the command; gives its exit code: 0, or 1 (--check: not up to date), 2 wrong use, 3 no description, 4 not ours."""
     given = _parser().parse_args(arguments)
     try:
         service = ServiceName(given.service)

@@ -1,4 +1,4 @@
-"""Typed functions from the OpenAPI description of a service, as the text of a Python module. Pure: it reads and writes nothing.
+"""Typed functions from the OpenAPI description of a service, as the text of a Python module. Reads and writes no file.
 
 One function for each operation, a TypedDict for each object. The text is the same for the same description, formatted as
 ruff would, and right for mypy in strict mode. Nothing of the description gets into the code but as a checked name or a

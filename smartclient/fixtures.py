@@ -8,7 +8,7 @@ def test_the_teams_are_shown(client, service_calls):
 | fixture | what it is |
 |---|---|
 | `service_calls` | answers that the test registers; a call that nothing is registered for fails the test |
-| `service_cassette` | real answers, recorded once in `cassettes/` beside the test; `pytest --record-calls=rewrite` records them anew |
+| `service_cassette` | real answers, recorded once in `cassettes/` beside the test; `--record-calls=rewrite`: anew |
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def mock(*, passthrough: bool | str | Iterable[str] = ()) -> Iterator[Calls]:
             return send(adapter, request, *args, **keywords)
         return calls.plain(request, args[1] if len(args) > 1 else keywords.get("timeout"))
 
-    HTTPAdapter.send = send_plain  # type: ignore[method-assign, assignment]  # where each plain request of requests must pass
+    HTTPAdapter.send = send_plain  # type: ignore[method-assign, assignment]  # every plain request passes it
     try:
         yield calls
     except BaseException as error:

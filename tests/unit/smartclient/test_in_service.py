@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import current_app
 
 import smartclient
 from smartclient.testing import Calls, UnexpectedCall, mock
@@ -25,7 +24,7 @@ def app(tmp_path: Path) -> Iterator[SmartService]:
 
     @app.get("/both")
     def both() -> Any:
-        in_background = current_app.in_background(lambda: smartclient.get("service://identity/teams").json())  # type: ignore[attr-defined]
+        in_background = app.in_background(lambda: smartclient.get("service://identity/teams").json())
         futures = [smartclient.get("service://identity/teams", background=True)]
         found = smartclient.gather([("GET", "service://identity/teams"), *futures])
         return [in_background.result(5), *(answer.json() for answer in found)]
