@@ -54,7 +54,7 @@ def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> li
     try:
         world = session.world
         seconds = timer() - begun
-        status = session.directory.status()
+        status = session.status
     except (Unauthorized, Forbidden) as error:
         return [Finding("wrong", "token", plain(error.message), "Set ATLAS_TOKEN to one of an operator of this realm.")]
     except Unavailable as error:

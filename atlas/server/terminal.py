@@ -136,8 +136,13 @@ class Session:
     def realm(self) -> str:
         """The realm of the map: what a server says of itself; a store does not know, so REALM."""
         served = (self.url or self.environ.get("ATLAS_URL", "")).strip().lower().startswith(("http:", "https:"))
-        told = self.directory.status().get("server", {}).get("realm") if served and not self.dry_run else None
+        told = self.status.get("server", {}).get("realm") if served and not self.dry_run else None
         return str(told or Realm.from_environment(self.environ))
+
+    @functools.cached_property
+    def status(self) -> Mapping[str, Any]:
+        """What the map said of itself when it was first asked."""
+        return self.directory.status()
 
     def author(self, why: str = "") -> Author:
         """Who runs this command, and why: ATLAS_AUTHOR, else the name of the login."""
@@ -153,7 +158,7 @@ class Session:
         """The world with what is known about it: overdue leases, the latest changes."""
         from atlas.server import standing
 
-        status, now = self.directory.status(), self.clock()
+        status, now = self.status, self.clock()
         return Glance(
             self.world,
             realm=self.realm,

@@ -309,8 +309,9 @@ def many(services: int, instances: int) -> Iterator[dict[str, object]]:
     yield {"atlas": "export", "format": 1, "revision": 1, "exported_at": 0.0}
     yield {"change": change_json(Change(1, time.time(), "anna", "", edits, "1"))}
     for host in range(instances):
+        lease = f"web-{host}"
         carried = tuple(
-            Instance(name, f"web-{host}", 9000 + number, version="1.0") for number, name in enumerate(names)
+            Instance(name, lease, 9000 + number, version="1.0", lease=lease) for number, name in enumerate(names)
         )
-        yield {"lease": Lease(f"web-{host}", "x", 600.0, carried, time.time()).to_json()}
+        yield {"lease": Lease(lease, "x", 600.0, carried, time.time()).to_json()}
     yield {"end": instances + 2}
