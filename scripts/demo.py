@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -105,7 +106,7 @@ class Demo:
         )
         app = app.replace("from shop.greetings", "from shop.welcomes import Welcomes\nfrom shop.greetings")
         (package / "app.py").write_text(app)
-        print("  " + WELCOMES.split("    def get")[1].partition("\n")[2].strip().replace("\n", "\n  "))
+        print("\n".join(f"  {line}" for line in WELCOMES.splitlines()[2:]))
 
     def start_both(self) -> tuple[Service, Service]:
         say(3, "Start both under gunicorn, as in production. They register themselves; nothing else runs here")
@@ -187,7 +188,7 @@ class Demo:
     def command(self, program: str | Path, *words: str | Path, cwd: Path | None = None, shown: bool = True) -> None:
         path = BIN / program if isinstance(program, str) else program
         if shown:
-            print(f"  $ {path.name} {' '.join(str(word) for word in words)}", flush=True)
+            print(f"  $ {path.name} {shlex.join(str(word) for word in words)}", flush=True)
         done = subprocess.run([path, *words], cwd=cwd, env=self.environment, check=False)
         if done.returncode:
             raise SystemExit(f"{path.name} ended with {done.returncode}: this is a fault in the toolkit")

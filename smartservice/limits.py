@@ -44,6 +44,7 @@ class DeadlinePool(QueuePool):
     """SQLAlchemy's pool, whose wait for a connection is ended by the deadline of the caller too."""
 
     _usual_seconds: float
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"  # its lines belong to SQLAlchemy, as quiet as they were
 
     @property
     def _timeout(self) -> float:
