@@ -21,13 +21,13 @@ from typing import Any, Self
 
 from atlas import moving, rules
 from atlas.leases import Leases
-from atlas.log import Draft, Gone, Head, Log
+from atlas.log import Draft, Head, Log
 from atlas.mirror import Mirror, items_of
 from atlas.model import EVERY_SERVICE, Author, Change, Edit, Kind, Lease, Override, Ruling, Service, Token
 from atlas.secrets import SecretBox, Unreadable
 from atlas.stores.store import Store
 from atlas.world import Delta, Position, World
-from smartrealm.errors import NotFound, SmartError, Unavailable, ValidationFailed
+from smartrealm.errors import NotFound, SmartError, ValidationFailed
 
 ROLES = ("operator", "service", "host", "reader")
 
@@ -81,7 +81,9 @@ class Book:
             edits = (edit for edit in change.edits if kind in (None, edit.kind) and key in (None, edit.key))
             return replace(change, edits=tuple(_masked(edit) for edit in edits))
 
-        found = (change for change in map(asked, self._backwards(before)) if change.edits)
+        found = (
+            change for change in map(asked, self._catalogue.backwards(self._catalogue.read(), before)) if change.edits
+        )
         return list(islice(found, max(limit, 0)))
 
     def secrets(self, service: str) -> Mapping[str, Any]:
@@ -179,8 +181,8 @@ class Book:
 
     def hold(self, lease: Lease) -> None:
         """Say that the holder lives and carries exactly these instances. Conflict for an incarnation that is over."""
-        self._leases.hold(lease)
-        self._keep_snapshot(self._presence, self._mirror.state.presence)
+        if self._leases.hold(lease):
+            self._keep_snapshot(self._presence, self._presence.read())
 
     def release(self, lease_id: str, incarnation: str) -> None:
         """The holder leaves: its instances are gone at once."""
@@ -309,7 +311,7 @@ class Book:
 
         def drafted(head: Head) -> Draft | None:
             self._mirror.take(self._presence, self._presence.read())
-            edits = decide(self._mirror.take(self._catalogue, head), head.revision + 1)
+            edits = decide(self._mirror.take(self._catalogue, head, writing=True), head.revision + 1)
             return Draft(by.name, by.why, edits) if edits else None
 
         head, change = self._catalogue.append(drafted)
@@ -326,12 +328,6 @@ class Book:
             log.keep_snapshot(getattr(state, log.name), items_of(state.world, log.name))
         except SmartError as error:
             _log.warning("no snapshot of the %s was kept: %s", log.name, error)
-
-    def _backwards(self, before: int | None) -> Iterator[Change]:
-        try:
-            yield from self._catalogue.backwards(self._catalogue.read(), before)
-        except Gone:
-            raise Unavailable("Parts of the history are missing in the store.") from None
 
     def _same_value(self, known: Override, value: Any) -> bool:
         if not known.secret:

@@ -52,7 +52,8 @@ class Directory(Protocol):
         """Add a service with the first of `ports` that no service of the realm has; one that is there is given as it is."""
 
     def set_override(self, scope: str, key: str, value: Any, *, by: Author, secret: bool = False) -> int:
-        """Set a setting of one service, or of all (`*`). A secret is encrypted before it is stored."""
+        """Set a setting of one service, or of all (`*`). A secret is encrypted before it is stored, and stays a secret
+        until it is unset."""
 
     def unset_override(self, scope: str, key: str, *, by: Author) -> int:
         """Take an override away: the default of the service is in force again. NotFound when there is none."""
@@ -70,7 +71,8 @@ class Directory(Protocol):
 
     def hold(self, lease: Lease) -> None:
         """Say that the holder lives and carries exactly these instances. Called every third of the ttl; one write while
-        nothing changed, whatever the number of instances. A lease that was lost is opened anew."""
+        nothing changed, whatever the number of instances. A lease that was lost is opened anew. Conflict for an incarnation
+        that another one has replaced."""
 
     def release(self, lease_id: str, incarnation: str) -> None:
         """The holder leaves: its instances are gone at once. Nothing happens when another incarnation holds it by now."""

@@ -22,7 +22,7 @@ from atlas.log import Draft, Head, Log
 from atlas.mirror import Mirror
 from atlas.model import Edit, Instance, Lease
 from atlas.rules import instances_of_lease
-from atlas.stores.store import ANY, Changed, Document
+from atlas.stores.store import Changed, Document
 from atlas.world import World
 from smartrealm.errors import Conflict, Unavailable
 
@@ -74,21 +74,20 @@ class Leases:
         self._held: dict[str, tuple[Lease, LeaseDocument, str]] = {}
         self.patience = Patience()
 
-    def hold(self, lease: Lease) -> None:
-        """Renew with one write what was held like this before; open it otherwise."""
+    def hold(self, lease: Lease) -> bool:
+        """Renew with one write what was held like this before; open it otherwise. Gives whether the log was written."""
         known = self._held.get(lease.id)
         if known is not None and known[0] == lease:
             try:
                 self._remember(lease, replace(known[1], renewed_at=self._now()), known[2])
-                return
+                return False
             except Changed:
                 pass  # ended by a sweep, renewed through another replica, or taken over: look at what is there
         Lease.from_json(lease.to_json())  # checks it
         digest = digest_of(lease)
         for _ in range(20):
             try:
-                self._open(lease, digest)
-                return
+                return self._open(lease, digest)
             except Changed:
                 continue
         raise Conflict(f"The lease {lease.id} is written by several holders at once: each needs an id of its own.")
@@ -102,7 +101,7 @@ class Leases:
             return
 
         def end(head: Head) -> Draft | None:
-            world = self._mirror.take(self._log, head)
+            world = self._mirror.take(self._log, head, writing=True)
             lease = world.leases.get(lease_id)
             if lease is None or lease.incarnation != incarnation:
                 return None
@@ -132,14 +131,17 @@ class Leases:
         """Write the documents of imported leases: each has its whole ttl to be renewed at the new place."""
         for name, lease in leases.items():
             found = LeaseDocument(lease.incarnation, lease.ttl_seconds, self._now(), digest_of(lease))
-            self._store.put(document_key(name), found.encode(), ANY)
+            try:
+                self._store.put(document_key(name), found.encode(), None)
+            except Changed:
+                pass  # its holder was faster
 
     def append(self, decide: Callable[[Head], Draft | None]) -> None:
         """Append to the presence log and fold it."""
         head, _ = self._log.append(decide)
         self._mirror.take(self._log, head)
 
-    def _open(self, lease: Lease, digest: str) -> None:
+    def _open(self, lease: Lease, digest: str) -> bool:
         document = self._store.get(document_key(lease.id))
         found = None if document is None else LeaseDocument.decode(document)
         version = None if document is None else document.version
@@ -151,10 +153,12 @@ class Leases:
             if found.incarnation != lease.incarnation:
                 former = (found.incarnation, *former)[:FORMER]
         new = LeaseDocument(lease.incarnation, lease.ttl_seconds, self._now(), "", former)
-        if found is None or (found.incarnation, found.digest) != (lease.incarnation, digest):
+        is_news = found is None or (found.incarnation, found.digest) != (lease.incarnation, digest)
+        if is_news:
             version = self._store.put(document_key(lease.id), new.encode(), version)
             self.append(lambda head: self._opening(head, lease))
         self._remember(lease, replace(new, digest=digest), version)
+        return is_news
 
     def _remember(self, lease: Lease, document: LeaseDocument, expected: str | None) -> None:
         version = self._store.put(document_key(lease.id), document.encode(), expected)
@@ -162,7 +166,7 @@ class Leases:
 
     def _opening(self, head: Head, lease: Lease) -> Draft:
         """The entry that says everything of a lease. Never nothing: it must come after an ending that is under way."""
-        world = self._mirror.take(self._log, head)
+        world = self._mirror.take(self._log, head, writing=True)
         known = world.leases.get(lease.id)
         opened_at = known.opened_at if known is not None and known.incarnation == lease.incarnation else self._now()
         told = Lease(lease.id, lease.incarnation, lease.ttl_seconds, (), opened_at)
@@ -185,7 +189,7 @@ class Leases:
                 return False
 
         def end(head: Head) -> Draft | None:
-            world = self._mirror.take(self._log, head)
+            world = self._mirror.take(self._log, head, writing=True)
             if lease_id not in world.leases or self._store.get(key) is not None:
                 return None
             return Draft("atlas", "expired", tuple(_ending(world, lease_id)))

@@ -158,7 +158,7 @@ class Log:
         yield from (change for change in reversed(head.entries) if change.revision < limit)
         blob = head.segment
         while blob is not None:
-            blob, entries = self._read_segment(blob)
+            blob, entries = self._read_kept(blob)
             yield from (change for change in reversed(entries) if change.revision < limit)
 
     def forwards(self, head: Head) -> Iterator[Change]:
@@ -167,9 +167,9 @@ class Log:
         blob = head.segment
         while blob is not None:
             blobs.append(blob)
-            blob, _ = self._read_segment(blob)
+            blob, _ = self._read_kept(blob)
         while blobs:
-            yield from self._read_segment(blobs.pop())[1]
+            yield from self._read_kept(blobs.pop())[1]
         yield from head.entries
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -324,6 +324,13 @@ class Log:
                 self._segments = {}
             self._segments[blob.key] = found
         return found
+
+    def _read_kept(self, blob: Blob) -> tuple[Blob | None, tuple[Change, ...]]:
+        """A segment of a log that keeps its history: one that is missing was lost."""
+        try:
+            return self._read_segment(blob)
+        except Gone:
+            raise Unavailable(f"Parts of the history are missing: {blob.key} is not in the store.") from None
 
     def _put_blob(self, key: str, value: Any, first: int, last: int) -> Blob:
         packed = zlib.compress(_dump(value), 6)

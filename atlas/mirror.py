@@ -69,12 +69,16 @@ class Mirror:
         self.take(self.catalogue, self.catalogue.read())
         return self.take(self.presence, self.presence.read())
 
-    def take(self, log: Log, head: Head) -> World:
-        """Fold what a head brings; one that is older than what is known changes nothing."""
+    def take(self, log: Log, head: Head, *, writing: bool = False) -> World:
+        """Fold what a head brings; one that is older than what is known changes nothing.
+
+        A head that is missing where there was one is absence of news, not an empty map: who reads keeps what is known until
+        something is written again. Who is `writing` decides on what is there.
+        """
         for _ in range(5):
             try:
                 with self._folding:
-                    changed = self._fold(log, head)
+                    changed = self._fold(log, head, writing)
                 break
             except Gone:
                 head = log.read()
@@ -141,9 +145,11 @@ class Mirror:
         for store in stores:  # a follower that was about to ask has connected once more
             store.close()
 
-    def _fold(self, log: Log, head: Head) -> bool:
+    def _fold(self, log: Log, head: Head, writing: bool) -> bool:
         state, place = self._state, 0 if log.name == "catalogue" else 1
         known = state.catalogue if place == 0 else state.presence
+        if head.version is None and not writing:
+            return False
         if head.epoch == known.epoch and head.revision < known.revision:
             return False
         heads = (head, state.presence) if place == 0 else (state.catalogue, head)

@@ -47,8 +47,8 @@ def import_(records: Iterable[Mapping[str, Any]], mirror: Mirror, leases: Leases
     head = mirror.catalogue.fill(folding.changes(), lambda: items_of(folding.world, "catalogue"))
     mirror.take(mirror.catalogue, head)
     if folding.leases:
-        leases.restore(folding.leases)
-        leases.append(lambda head: _presence(mirror.take(mirror.presence, head), folding.leases))
+        leases.append(lambda head: _presence(mirror.take(mirror.presence, head, writing=True), folding.leases))
+        leases.restore(folding.leases)  # last: a document says that its instances are in the log
     return head.revision
 
 

@@ -234,6 +234,33 @@ def test_rolling_back_needs_a_kind_for_a_key(book: Book) -> None:
     assert book.world().services == {}
 
 
+def test_a_history_with_a_hole_is_unavailable(book: Book, store: FaultyStore) -> None:
+    """What was lost in the store is named; nothing is made up."""
+    for number in range(40):
+        book.set_override("*", "KEY", number, by=ANNA)
+    (key,) = store.keys("segment/")
+    store.delete(key)
+    fresh = Book(store)
+    for read in (lambda: fresh.history(limit=100), lambda: list(fresh.export()), lambda: book.rollback(1, by=ANNA)):
+        book._catalogue._segments.clear()
+        with pytest.raises(Unavailable, match="missing"):
+            read()
+
+
+def test_a_map_that_was_emptied_can_be_written(book: Book, store: FaultyStore) -> None:
+    """A process that knew the map before writes to the new one as it is: empty."""
+    book.put_service(Service("identity"), by=ANNA)
+    book.hold(Lease("host-1", "i1", 15.0, (Instance("identity", "h", 8000),)))
+    for prefix in ("log/", "lease/"):
+        for key in store.keys(prefix):
+            store.delete(key)
+    assert set(book.world().services) == {"identity"}
+    book.hold(Lease("host-1", "i1", 15.0, (Instance("identity", "h", 8000),)))
+    assert book.put_service(Service("billing"), by=ANNA) == 1
+    world = book.world()
+    assert (set(world.services), set(world.leases), world.knows("identity")) == ({"billing"}, {"host-1"}, True)
+
+
 def test_nothing_is_asked_before_it_is_needed(store: FaultyStore) -> None:
     """Making a book reads and writes nothing."""
     store.frozen = True

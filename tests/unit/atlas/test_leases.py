@@ -293,6 +293,9 @@ def test_the_snapshot_of_presence_is_kept(book: Book, store: FaultyStore, tmp_pa
         book.hold(lease("big", ports=(), ttl=15.0 + number))
     assert len(store.keys("snapshot/presence/")) >= 1
     assert len(store.keys("segment/presence/")) < 40
+    store.written.clear()
+    book.hold(lease("big", ports=(), ttl=54.0))
+    assert store.written == ["lease/big"]
     with make_book(FaultyStore(tmp_path), time, tmp_path) as fresh:
         assert list(fresh.world().items()) == list(book.world().items())
 

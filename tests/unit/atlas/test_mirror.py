@@ -79,6 +79,21 @@ def test_a_map_that_began_anew_is_taken_whole(store: FaultyStore) -> None:
     assert (set(update.services), set(update.leases)) == ({"c"}, {"l"})
 
 
+def test_a_head_that_vanished_is_no_news(store: FaultyStore) -> None:
+    """Who reads keeps what it knows when the map is gone from its store; what is written next begins a new one."""
+    catalogue, presence = logs(store)
+    mirror = Mirror(catalogue, presence)
+    add(catalogue, "a")
+    before = mirror.refresh().position
+    store.delete(catalogue.key)
+    assert set(mirror.refresh().services) == {"a"}
+    assert mirror.wait(before, 0.1) is None
+    add(catalogue, "b")
+    assert set(mirror.refresh().services) == {"b"}
+    assert isinstance(mirror.update(before), World)
+    mirror.close()
+
+
 def test_what_is_missing_is_given_as_a_delta(store: FaultyStore) -> None:
     """From memory, with the edits of both logs and without what was before."""
     catalogue, presence = logs(store)
