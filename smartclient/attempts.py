@@ -275,10 +275,9 @@ class _Runner:
         return response
 
     def _through(self, stand_in: Any, lease: Lease) -> requests.Response:
-        left = self._call.until - self._begun
-        self._allowed = left
+        self._allowed = allowed = self._limits[1] - self._begun
         try:
-            response: requests.Response = stand_in(self._request, service=self._peer.name, seconds=left)
+            response: requests.Response = stand_in(self._request, service=self._peer.name, seconds=allowed)
         except CallError:
             raise
         except requests.exceptions.ConnectTimeout as error:

@@ -38,6 +38,13 @@ def render(document: Any, *, service: str, source: str) -> str:
     """
     if not isinstance(document, Mapping) or not str(document.get("openapi", "")).startswith("3."):
         raise ValidationFailed(f"{source} is no OpenAPI 3 description: its member `openapi` must be 3.something.")
+    try:
+        return _render(document, service=service, source=source)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValidationFailed(f"{source} breaks the rules of OpenAPI ({type(error).__name__}: {error}).") from error
+
+
+def _render(document: Mapping[str, Any], *, service: str, source: str) -> str:
     module = _Module(document)
     functions = [_function(operation, module) for operation in module.operations()]
     types = module.types()

@@ -142,6 +142,21 @@ def test_what_is_no_description_is_refused(document: Any) -> None:
         rendered(document)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"parameters": [{}]},
+        {"parameters": [7]},
+        {"requestBody": {"content": {"application/json": 7}}},
+        {"responses": [7]},
+    ],
+)
+def test_a_description_that_breaks_its_own_rules_is_refused(told: Any) -> None:
+    """It is an error that names where the description is from, not a crash."""
+    with pytest.raises(ValidationFailed, match="here breaks the rules"):
+        rendered(described(thing=told))
+
+
 def test_a_reference_that_leads_nowhere_is_refused() -> None:
     """The message names the reference."""
     with pytest.raises(ValidationFailed, match="#/components/schemas/None"):

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -214,8 +215,22 @@ def test_the_retries_of_tests_are_not_rationed(mesh: runtime.Mesh) -> None:
 def test_the_deadline_is_kept(calls: Calls) -> None:
     """An answer that is delayed beyond the deadline does not come."""
     calls.get(TEAMS, delay=5)
-    with pytest.raises(smartclient.DeadlineExceeded):
+    begun = time.monotonic()
+    with pytest.raises(smartclient.Timeout):
         smartclient.get(TEAMS, deadline=0.05)
+    with pytest.raises(smartclient.DeadlineExceeded):
+        smartclient.get(TEAMS, deadline=0.05, retries=0)
+    assert time.monotonic() - begun < 0.5
+
+
+def test_a_slow_answer_ends_its_attempt(calls: Calls) -> None:
+    """An answer that is slower than the attempt may take is a timeout, and the next attempt is made."""
+    calls.get(TEAMS, delay=5, times=1).then(json=[])
+    answer = smartclient.get(TEAMS, timeout=0.05)
+    assert [attempt.outcome for attempt in answer.attempts] == ["timeout", "ok"]  # type: ignore[attr-defined]
+    calls.post(TEAMS, delay=5)
+    with pytest.raises(smartclient.Timeout):
+        smartclient.post(TEAMS, timeout=0.05)
 
 
 def test_plain_urls(calls: Calls) -> None:
