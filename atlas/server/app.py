@@ -9,6 +9,7 @@ from typing import Any, cast
 from flask import Response
 
 import atlas
+from atlas.directory import Directory
 from atlas.server import api, pages
 from atlas.server.auth import Doorkeeper, is_loopback
 from atlas.server.follower import Backend, Follower, Pace
@@ -76,13 +77,12 @@ def _is_open(app: SmartService) -> bool:
     return possible if wanted is None else bool(wanted)
 
 
-def check_tokens(app: SmartService) -> None:
+def check_tokens(app: SmartService, book: Directory) -> None:
     """Raise ConfigurationError when tokens are needed and there is none; a store that does not answer is no reason to stop."""
     if _is_open(app):
         return
-    follower: Follower = app.extensions["atlas.follower"]
     try:
-        has_tokens = bool(follower.book.world().tokens)
+        has_tokens = bool(book.world().tokens)
     except Unavailable as error:
         app.logger.warning("starting without having seen the tokens: %s", error.message)
         return

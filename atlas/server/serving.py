@@ -8,7 +8,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from atlas.server.app import NO_MAP_ABOVE, check_tokens, make_app
+from atlas.server.app import NO_MAP_ABOVE, check_tokens, make_app, open_book
 from smartservice import SmartService
 from smartservice.config import load_settings
 from smartservice.gunicorn import from_values
@@ -54,7 +54,8 @@ def run(
 def make_checked(environ: Mapping[str, str] | None = None) -> SmartService:
     """The app, when it may be served as it is set up. Raises ConfigurationError."""
     app = make_app(environ=environ)
-    check_tokens(app)
+    with open_book(app, environ) as book:  # one of its own: nothing is connected when the workers are forked
+        check_tokens(app, book)
     return app
 
 

@@ -251,10 +251,10 @@ def test_strangers_are_never_let_in_without_tokens(
         make_app(book=book, environ=environ, ATLAS_OPEN=True, **settings)
     app = make_app(book=book, environ=environ, TESTING=True, **settings)
     with pytest.raises(ConfigurationError, match="token create operator"):
-        check_tokens(app)
+        check_tokens(app, book)
     assert app.test_client().get("/v1/services").status_code == 401
     book.token("operator", "anna")
-    check_tokens(app)
+    check_tokens(app, book)
     app.close()
 
 
@@ -262,7 +262,7 @@ def test_a_store_that_does_not_answer_is_no_reason_not_to_start(book: MapDouble)
     """Whether there are tokens is not known then; nobody is let in without one anyway."""
     app = make_app(book=book, environ={"REALM": "testing"}, TESTING=True)
     book.away = "the store is away"
-    check_tokens(app)
+    check_tokens(app, book)
     app.close()
 
 
