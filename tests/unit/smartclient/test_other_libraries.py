@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,24 +70,3 @@ def test_vcrpy_records_and_replays(echo: Echo, direct: runtime.Mesh, tmp_path: P
             found.append([smartclient.get(plain).json()["path"], smartclient.get(TEAMS).json()["path"]])
     assert found == [["/plain", "/teams"]] * 2
     assert [path for path, _ in echo.seen] == ["/plain", "/teams"]
-
-
-FIRST_INSIDE = """
-import responses
-with responses.RequestsMock() as mocked:
-    mocked.get("service://identity/teams", json=1)
-    import smartclient
-    from smartclient import runtime
-    runtime.enter(runtime.Mesh())
-    assert smartclient.get("service://identity/teams").json() == 1
-try:
-    smartclient.get("service://identity/teams")
-except smartclient.NoInstances:
-    print("network again")
-"""
-
-
-def test_a_library_may_be_first() -> None:
-    """It does not matter that smartclient is first imported while a library stands in for the network."""
-    ran = subprocess.run([sys.executable, "-c", FIRST_INSIDE], capture_output=True, text=True, timeout=30)
-    assert (ran.stdout, ran.stderr) == ("network again\n", "")

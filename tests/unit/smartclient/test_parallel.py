@@ -6,8 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -272,14 +270,6 @@ def test_a_forked_child_has_a_pool_of_its_own() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     go.set()
     assert future.result(5) == 1
-
-
-def test_nothing_hangs_at_exit() -> None:
-    """A process ends while calls are under way."""
-    code = "import threading, smartclient.parallel as p\nfor _ in range(3): p.start(threading.Event().wait)"
-    begun = time.monotonic()
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=20, env={**os.environ, "PYTHONPATH": "."})
-    assert time.monotonic() - begun < 10
 
 
 def test_what_is_no_call_is_refused() -> None:
