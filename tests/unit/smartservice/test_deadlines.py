@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -192,6 +193,14 @@ def test_a_pool_that_is_renewed_in_a_call_keeps_its_usual_wait(db: Database) -> 
     with call(0.5):
         db.engine.dispose()
     assert db.engine.pool.timeout() == 2.0  # type: ignore[attr-defined]
+
+
+def test_a_pool_speaks_as_sqlalchemys(db: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Where everything is logged at info, opening and closing a pool is still no line."""
+    with caplog.at_level(logging.INFO):
+        assert count(db) == 0
+        db.engine.dispose()
+    assert caplog.records == []
 
 
 def test_a_savepoint_ends_after_the_deadline_too(db: Database) -> None:
