@@ -127,6 +127,25 @@ def test_the_same_through_a_server(server: AtlasServer) -> None:
     assert "Traceback" not in away.stderr
 
 
+def test_a_map_moves_from_server_to_server(server: AtlasServer, tmp_path: Path) -> None:
+    """What export takes from one server, import gives to another one, with the same history."""
+    server.map.set_override("identity", "PAGE_SIZE", 50, by=ANNA)
+    (tmp_path / "other").mkdir()
+    other = AtlasServer(tmp_path / "other")
+    try:
+        server.start()
+        other.start()
+        file = str(tmp_path / "realm.jsonl")
+        assert run(server, "export", file, ATLAS_URL=server.base).returncode == 0
+        assert run(server, "import", file, "--dry-run", ATLAS_URL=other.base).returncode == 0
+        moved = run(server, "import", file, ATLAS_URL=other.base)
+        assert (moved.returncode, "(revision 2)" in moved.stdout) == (0, True), moved.stderr
+        assert run(server, "import", file, ATLAS_URL=other.base).returncode == 4
+        assert other.map.history() == server.map.history()
+    finally:
+        other.close()
+
+
 def test_tokens_decide_what_a_command_may_do(tmp_path: Path) -> None:
     """Without a token, and with one that is too weak, commands end with 6; a reader can look."""
     server = AtlasServer(tmp_path, {"ATLAS_OPEN": "false"})
