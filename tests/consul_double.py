@@ -26,8 +26,7 @@ class ConsulDouble:
         self.changed = threading.Condition()
         self.asked: list[tuple[str, str, str]] = []
         """(method, target, token) of each request."""
-        self.indexes_lie = False
-        """Answer each blocking query with an index lower than it asked for, as after a restored snapshot."""
+        self.restored = 0
         self.refuses: tuple[int, str] | None = None
         self.port = 0
 
@@ -36,16 +35,16 @@ class ConsulDouble:
         key = unquote(target.removeprefix("/v1/kv/"))
         with self.changed:
             asked = int(query.get("index", ["0"])[0])
-            if asked and not self.indexes_lie:
+            if asked:
                 end = time.monotonic() + int(query["wait"][0].removesuffix("ms")) / 1000
-                while self._index(key) <= asked and (left := end - time.monotonic()) > 0:
+                before = self.restored
+                while self._index(key) <= asked and self.restored == before and (left := end - time.monotonic()) > 0:
                     self.changed.wait(left)
             if "recurse" in query:
                 found = [entry for name, entry in sorted(self.entries.items()) if name.startswith(key)]
             else:
                 found = [self.entries[key]] if key in self.entries else []
-            told = asked - 3 if asked and self.indexes_lie else self._index(key)
-            return (200, told, found) if found else (404, told, None)
+            return (200 if found else 404, self._index(key), found or None)
 
     def _index(self, key: str) -> int:
         return int(self.entries[key]["ModifyIndex"]) if key in self.entries else self.index
@@ -81,6 +80,15 @@ class ConsulDouble:
     def set(self, key: str, body: bytes) -> None:
         """Write an entry, as somebody else would."""
         self.transact([{"KV": {"Verb": "set", "Key": key, "Value": b64encode(body).decode()}}])
+
+    def restore(self) -> None:
+        """Go back to low indexes, as with a restored snapshot; queries that block return."""
+        with self.changed:
+            self.index = 2
+            for entry in self.entries.values():
+                entry["ModifyIndex"] = 1
+            self.restored += 1
+            self.changed.notify_all()
 
     def body(self, key: str) -> bytes:
         return b64decode(self.entries[key]["Value"] or "")

@@ -121,6 +121,17 @@ def test_the_endpoint_that_answers_is_used(server: StoreServer) -> None:
         silent.thaw()
 
 
+def test_a_connection_that_was_closed_is_noticed_before_it_is_used() -> None:
+    """The first write after a restart is done: it is not sent into a connection that ended with the old server."""
+    with etcd_server() as server:
+        store = EtcdStore.from_url(server.url("own"))
+        with contextlib.closing(store):
+            version = store.put("head", b"1", None)
+            server.kill()
+            server.start()
+            store.put("head", b"2", version)
+
+
 def test_a_write_goes_on_to_the_next_endpoint_only_when_it_was_never_sent(server: StoreServer) -> None:
     """A refused connection carries nothing, so the next endpoint is asked; a silent one may have done it: Unavailable."""
     with etcd_server() as silent:

@@ -155,6 +155,35 @@ def test_a_node_made_anew_with_the_same_counter_is_another_version(open_again: O
     assert other.get("lease/a").body == b"second"  # type: ignore[union-attr]
 
 
+def test_no_write_lands_on_a_node_made_anew(open_again: Open) -> None:
+    """One client makes a node again and again, another writes over what it read: never over a later node than that."""
+    maker, writer = open_again(), open_again()
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            found = writer.get("lease/a")
+            if found is not None and not found.body:
+                with contextlib.suppress(Changed):
+                    writer.put("lease/a", found.version.encode(), found.version)
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    mistaken = 0
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        version = maker.put("lease/a", b"", None)
+        found = maker.get("lease/a")
+        assert found is not None
+        mistaken += found.body not in (b"", version.encode())
+        maker.delete("lease/a")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert mistaken == 0
+
+
 def test_removals_beside_it_disturb_no_write(open_again: Open) -> None:
     """A conditional write goes through while other documents of its directory come and go."""
     store, other = open_again(), open_again()
