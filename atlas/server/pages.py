@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flask import Flask, Response, abort, send_from_directory
+from flask import Flask, Response, abort, request
 
 FOLDER = Path(__file__).with_name("page")
 
@@ -34,12 +34,16 @@ def _index() -> Response:
 
 
 def _file(name: str) -> Response:
-    if Path(name).suffix not in _TYPES or name == "index.html":
+    known = {path.name for path in FOLDER.iterdir() if path.suffix in _TYPES}
+    if name not in known or name == "index.html":
         abort(404)
     return _send(name)
 
 
 def _send(name: str) -> Response:
-    response = send_from_directory(FOLDER, name, mimetype=_TYPES[Path(name).suffix], conditional=True)
+    path = FOLDER / name
+    response = Response(path.read_bytes(), mimetype=_TYPES[path.suffix])
     response.headers.update(_HEADERS)
+    response.add_etag()
+    response.make_conditional(request)
     return response
