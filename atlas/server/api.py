@@ -38,8 +38,8 @@ from smartservice.validation import validated
 EVERYBODY = ("operator", "service", "host", "reader")
 HOLDERS = ("operator", "service", "host")
 NDJSON = "application/x-ndjson"
-WORLD_ENDPOINT = "world"
-"""The endpoint of the polls, which are counted and not logged."""
+CHATTER = {"world", "onelease"}
+"""The endpoints of polls and renewals: machines ask them all the time, so they are counted and not logged."""
 
 _WORTH_ZIPPING = 1000
 

@@ -42,7 +42,7 @@ def make_app(
     app.before_request(Doorkeeper(follower, is_open=is_open).let_in)
     app.after_request(_ask_for_token)
     api.install(app.api, follower)
-    app.inbound.quiet.add(api.WORLD_ENDPOINT)
+    app.inbound.quiet |= api.CHATTER
     pages.install(app)
     app.health.add("store", lambda: store_health(follower), interval=1.0, dependency=True)
     _add_metrics(app, follower)

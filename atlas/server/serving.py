@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import resource
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from atlas.server.app import NO_MAP_ABOVE, check_tokens, make_app, open_book
+from smartrealm import ConfigurationError
 from smartservice import SmartService
 from smartservice.config import load_settings
 from smartservice.gunicorn import from_values
 
 _CONNECTIONS_PER_THREAD = 4
+_OTHER_FILES = 250
+"""Files that a worker has open beside its connections."""
 
 
 def settings(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -25,9 +29,30 @@ def settings(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     loaded = load_settings("atlas.server.config", environ=environ, overrides=NO_MAP_ABOVE).settings
     try:
         found = from_values(loaded.snapshot, service=str(loaded.service))
-        return {**found, "worker_connections": loaded.snapshot["THREADS"] * _CONNECTIONS_PER_THREAD}
+        return {**found, "worker_connections": _room_for_connections(loaded.snapshot["THREADS"])}
     finally:
         loaded.close()
+
+
+def _room_for_connections(
+    threads: int,
+    *,
+    read: Callable[[], tuple[int, int]] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
+    write: Callable[[tuple[int, int]], object] = lambda limits: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
+) -> int:
+    """How many connections a worker may hold; takes as many open files as this process is allowed to. Raises
+    ConfigurationError when waiting readers alone would need more: a worker that cannot accept would answer nobody."""
+    soft, hard = read()
+    wanted = threads * _CONNECTIONS_PER_THREAD + _OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        write((allowed, hard))
+    if allowed - _OTHER_FILES <= threads:
+        raise ConfigurationError(
+            f"THREADS is {threads}, and this process may open {hard} files: raise that (ulimit -n, LimitNOFILE=) above "
+            f"{threads + _OTHER_FILES}, or lower THREADS."
+        )
+    return allowed - _OTHER_FILES
 
 
 def run(
