@@ -1,4 +1,4 @@
-"""HTTP to the servers of a store: several endpoints with failover, true deadlines, connections that are kept and never shared by a fork.
+"""HTTP to the servers of a store: several endpoints, a deadline over each exchange, connections kept but never over a fork.
 
 Over the standard library: a request needs its whole time bounded and a stream a timeout that shrinks while it is read,
 which the pools of other libraries do not give.
