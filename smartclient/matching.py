@@ -48,10 +48,7 @@ class Made:
             method=(request.method or "GET").upper(),
             url=plain_url(from_virtual(request.url or "")),
             params=params,
-            headers=CaseInsensitiveDict(
-                (name, value.decode("latin-1") if isinstance(value, bytes) else str(value))
-                for name, value in request.headers.items()
-            ),
+            headers=CaseInsensitiveDict((name, _text(value)) for name, value in request.headers.items()),
             content=content_of(request.body),
             attempt=int(attempt) if attempt.isdecimal() else 1,
         )
@@ -83,6 +80,10 @@ class Made:
         return redact_text(f"{self.method} {self.url}{query}")
 
     __repr__ = __str__
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def content_of(body: Any) -> bytes:
