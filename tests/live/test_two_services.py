@@ -17,8 +17,9 @@ import requests
 
 import atlas
 from atlas import Author, Directory
-from tests import servers
+from tests.atlas_server import ServedAtlas
 from tests.processes import Child, free_port, wait_until
+from tests.store_servers import shared
 
 IDENTITY = """
 from flask import request
@@ -130,25 +131,11 @@ def shared_file(folder: Path) -> Iterator[str]:
 @contextmanager
 def served_over_zookeeper_and_dynamodb(folder: Path) -> Iterator[str]:
     """An `atlas serve` whose catalogue is in DynamoDB and whose presence is in ZooKeeper."""
-    with servers.dynamodb_server() as dynamodb, servers.zookeeper_server() as zookeeper:
-        port = free_port()
-        command = [sys.executable, "-m", "atlas.server.cli", "serve", "--port", str(port)]
-        store = f"{dynamodb.url()} + {zookeeper.url()}"
-        environ = {**os.environ, "ATLAS_STORE": store, "REALM": "local", "STATE_DIR": str(folder / "state")}
-        child = Child(command, output=folder / "atlas.log", env=environ, cwd=folder)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            child.wait_ready(lambda: _answers(url))
-            yield url
-        finally:
-            child.stop()
-
-
-def _answers(url: str) -> bool:
+    served = ServedAtlas(folder / "atlas", f"{shared.url('dynamodb')} + {shared.url('zookeeper')}")
     try:
-        return requests.get(f"{url}/healthcheck/ready", timeout=2).status_code == 200
-    except requests.RequestException:
-        return False
+        yield served.start().url
+    finally:
+        served.stop()
 
 
 @pytest.fixture(
