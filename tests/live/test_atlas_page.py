@@ -93,8 +93,8 @@ def test_a_change_appears_without_a_reload(browser: Browser, server: AtlasServer
     )
     assert answer.status_code == 200, answer.text
     begun = time.monotonic()
-    browser.wait_for(f"{ROW.format('identity')}.innerText.includes('1 disabled')", 5)
-    assert time.monotonic() - begun < 3
+    browser.wait_for(f"{ROW.format('identity')}.innerText.includes('1 disabled')", 10)
+    assert time.monotonic() - begun < 5
     browser.wait_for("document.getElementById('change-list').innerText.includes('loses requests')")
     text = browser.text()
     assert "disabled by bert" in text
@@ -284,7 +284,7 @@ def test_a_thousand_services_do_not_freeze_it(browser: Browser, tmp_path: Path) 
         begun = time.monotonic()
         browser.open(f"{server.base}/")
         browser.wait_for("document.querySelectorAll('#service-list > li').length === 1000", 30)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 20
         assert browser.evaluate("document.querySelectorAll('#service-list table').length") == 0
         assert browser.evaluate("document.getElementById('number-instances').innerText") == "10000"
         server.map.set_override("service-7", "A", 1, by=ANNA)
@@ -292,9 +292,9 @@ def test_a_thousand_services_do_not_freeze_it(browser: Browser, tmp_path: Path) 
         browser.evaluate(
             "window.measured = (work) => { const begun = performance.now(); work(); document.body.offsetHeight; return performance.now() - begun; }"
         )
-        assert browser.evaluate("measured(() => render(new Set(['service-7'])))") < 250
+        assert browser.evaluate("measured(() => render(new Set(['service-7'])))") < 500
         browser.evaluate("document.getElementById('filter').value = 'service-77'")
-        assert browser.evaluate("measured(applyFilter)") < 1000
+        assert browser.evaluate("measured(applyFilter)") < 2000
         assert browser.evaluate("document.getElementById('filtered').innerText") == "11 of 1000 services"
     finally:
         server.close()

@@ -8,7 +8,9 @@ from atlas.server.terminal import Tools
 
 
 @click.command("serve", short_help="Serve the map over HTTP.")
-@click.option("--atlas", "atlas_url", metavar="URL", help="The store; else ATLAS_URL, else the local realm's file.")
+@click.option(
+    "--atlas", "atlas_url", metavar="URL", help="The store; else ATLAS_STORE, ATLAS_URL, or the local realm's file."
+)
 @click.option("--host", help="Where to listen; else HOST, else 127.0.0.1.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Where to listen; else PORT, else 7070.")
 @click.pass_context
