@@ -23,7 +23,9 @@ from smartrealm.errors import ConfigurationError, Unavailable
 APPLICATION_ID = 0x41544C53
 
 _INSERT = "INSERT INTO documents (key, body, version) VALUES (:key, :body, :version)"
-_TABLE = "CREATE TABLE IF NOT EXISTS documents (key TEXT PRIMARY KEY, body BLOB NOT NULL, version TEXT NOT NULL)"
+_TABLE = "documents (key TEXT PRIMARY KEY, body BLOB NOT NULL, version TEXT NOT NULL)"
+# Of a file without our application id: another process may have made the table and not yet the id.
+_FOREIGN = "SELECT count(*) FROM sqlite_master WHERE sql IS NOT ? AND name NOT LIKE 'sqlite_autoindex_%'"
 
 
 class SqliteStore:
@@ -178,11 +180,11 @@ class SqliteStore:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         (found,) = connection.execute("PRAGMA application_id").fetchone()
         if found != APPLICATION_ID:
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE name != 'documents'").fetchone()
+            (tables,) = connection.execute(_FOREIGN, (f"CREATE TABLE {_TABLE}",)).fetchone()
             if found or tables:
                 raise sqlite3.DatabaseError("it is the database of another program")
             self._use_wal(connection)
-            connection.execute(_TABLE)
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         # An acknowledged write must be there after the power was lost; WAL alone promises only that the file is whole.
         connection.execute("PRAGMA synchronous = FULL")

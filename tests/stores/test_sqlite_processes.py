@@ -74,6 +74,28 @@ def test_twenty_processes_append_and_nothing_is_lost(url: str, directory: Direct
         assert [change.edits[0].after["value"]["number"] for change in own if change.edits[0].after] == list(range(12))
 
 
+def test_many_processes_make_the_file_at_once(tmp_path: Path) -> None:
+    """Services of a laptop that start together on a fresh machine all find their map."""
+    for attempt in range(6):
+        pids = []
+        for number in range(12):
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    store = SqliteStore(tmp_path / f"{attempt}.db")
+                    store.put(f"lease/{number}", b"", None)
+                    store.close()
+                    code = 0
+                finally:
+                    os._exit(code)
+            pids.append(pid)
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 12
+        store = SqliteStore(tmp_path / f"{attempt}.db")
+        assert len(store.get_all("lease/")) == 12
+        store.close()
+
+
 def test_a_killed_writer_damages_nothing(url: str, directory: Directory, tmp_path: Path) -> None:
     """KILL at any moment: what was acknowledged is there, nothing is there twice or in part, and others go on."""
     seed = random.Random(3)

@@ -61,6 +61,21 @@ def test_what_is_no_map_is_named(tmp_path: Path) -> None:
     assert foreign.read_bytes() == before
 
 
+def test_a_file_that_another_process_is_making_is_a_map(tmp_path: Path) -> None:
+    """The table may be there before the mark of our files is; another table of that name is another program's."""
+    for name, table in (
+        ("ours", "key TEXT PRIMARY KEY, body BLOB NOT NULL, version TEXT NOT NULL"),
+        ("theirs", "key TEXT"),
+    ):
+        with sqlite3.connect(tmp_path / name) as connection:
+            connection.execute(f"CREATE TABLE documents ({table})")
+        connection.close()
+    store = SqliteStore(tmp_path / "ours")
+    store.put("head", b"1", None)
+    store.close()
+    assert "another program" in unavailable(tmp_path / "theirs")
+
+
 def test_a_path_below_a_file_is_named(tmp_path: Path) -> None:
     """A directory that cannot be made is said."""
     (tmp_path / "file").write_text("")
