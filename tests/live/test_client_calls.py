@@ -28,7 +28,9 @@ from smartclient.errors import (
     NoInstances,
     UnknownService,
 )
+from smartclient.routing import VIRTUAL_SUFFIX
 from smartclient.runtime import Mesh, Options, Peer
+from smartclient.transport import Pools
 from smartrealm import errors
 from smartrealm.headers import CallContext, enter_call, leave_call
 from tests.faults import FaultServer, Reaction, Seen, answer, close, drip, drip_head, half, hang, reset, world_of
@@ -167,6 +169,27 @@ def test_one_connection_serves_call_after_call(
     assert peer_of(session).limit.under_way == 0
 
 
+def test_what_must_not_be_repeated_uses_no_connection_that_idled(server: FaultServer, session_of: SessionOf) -> None:
+    """After 1.5 s a POST takes a new connection, since the server may be about to close the old one; a GET takes the old one, up
+    to a minute."""
+    opened: list[int] = []
+    server.greet = lambda: opened.append(1)
+    session = session_of(server)
+    now = [100.0]
+    assert session.mesh is not None
+    session.mesh.pools = Pools(clock=lambda: now[0])
+    session.get("service://identity/")
+    now[0] += 1.5
+    session.get("service://identity/")
+    assert len(opened) == 1
+    now[0] += 1.5
+    session.post("service://identity/")
+    assert len(opened) == 2
+    now[0] += 61
+    session.get("service://identity/")
+    assert len(opened) == 3
+
+
 def test_connections_to_an_instance_that_is_gone_are_closed(server: FaultServer, tmp_path: Path) -> None:
     """When the map no longer has it; nothing is left open for the life of the process."""
     worlds = [world_of([server.address])]
@@ -226,7 +249,7 @@ def test_a_service_without_instances_says_so(session_of: SessionOf) -> None:
 
 def test_cookies_stay_with_their_service(server: FaultServer, session_of: SessionOf) -> None:
     """A cookie of one service is sent to it again, and not to another one behind the same address, whatever it asks for."""
-    server.react = lambda seen: answer(headers=["Set-Cookie: a=1", "Set-Cookie: b=2; Domain=.smart-service"])
+    server.react = lambda seen: answer(headers=["Set-Cookie: a=1", f"Set-Cookie: b=2; Domain={VIRTUAL_SUFFIX}"])
     both = world_of([server.address])
     other = world_of([server.address], "billing")
     world = World(services={**both.services, **other.services}, instances={**both.instances, **other.instances})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import stat
 from pathlib import Path
 
@@ -64,6 +66,25 @@ def test_all_processes_of_a_host_share_one_bucket(tmp_path: Path) -> None:
     assert taken(other.bucket("billing")) == 3
     budget.close()
     other.close()
+
+
+def test_two_processes_never_spend_the_same_token(tmp_path: Path) -> None:
+    """Whoever changes a bucket holds its lock; everybody else waits."""
+    bucket = Budget(tmp_path / "state", "testing").bucket("identity")
+    held = os.open(tmp_path / "state" / "budget-testing", os.O_RDWR)
+    fcntl.lockf(held, fcntl.LOCK_EX)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        bucket.begin_anew()
+        os.write(writing, b"t" if bucket.take() else b"f")
+        os._exit(0)
+    assert select.select([reading], [], [], 0.2)[0] == []
+    fcntl.lockf(held, fcntl.LOCK_UN)
+    assert os.read(reading, 1) == b"t"
+    os.waitpid(child, 0)
+    for descriptor in (held, reading, writing):
+        os.close(descriptor)
 
 
 def test_the_file_belongs_to_its_user_alone(tmp_path: Path) -> None:
