@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +20,23 @@ ROOT = Path(__file__).parents[1]
 SERVE = "import sys; from atlas.server.serving import run; run(sys.argv[1], '127.0.0.1', int(sys.argv[2]))"
 
 
+def status_of(url: str) -> int:
+    """The status of a GET; 0 when there was no answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def _plain_environ(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROMETHEUS", "ATLAS"))}
+    own = {"PYTHONPATH": str(ROOT), "STATE_DIR": str(folder / "state"), "WORKERS": "2", "DRAIN_SECONDS": "0"}
+    return {**kept, **own}
+
+
 class ServedAtlas:
     """One replica over a store. `url` is what `atlas.open` takes; `stop`, `kill` and `start` may be called in turn."""
 
@@ -26,15 +45,7 @@ class ServedAtlas:
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         self._store = store
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROMETHEUS", "ATLAS"))}
-        self._environ = {
-            **kept,
-            "PYTHONPATH": str(ROOT),
-            "STATE_DIR": str(folder / "state"),
-            "WORKERS": "2",
-            "DRAIN_SECONDS": "0",
-            **{name: str(value) for name, value in settings.items()},
-        }
+        self._environ = {**_plain_environ(folder), **{name: str(value) for name, value in settings.items()}}
         self.child: Child | None = None
 
     def start(self, *, wait: bool = True) -> ServedAtlas:
@@ -49,13 +60,7 @@ class ServedAtlas:
 
     def status(self, path: str) -> int:
         """The status of a GET; 0 when there was no answer."""
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return 0
+        return status_of(self.url + path)
 
     def metric(self, name: str) -> float:
         """A number from /metrics, over all workers."""
@@ -87,9 +92,34 @@ class ServedAtlas:
             self.child.stop(5)
 
 
-@contextlib.contextmanager
-def served_sqlite(folder: Path, *, keys: str = "") -> Iterator[str]:
-    """The URL of a fresh, empty map behind an `atlas serve` over one SQLite file."""
-    with ServedAtlas(folder, f"sqlite:///{folder / 'realm.db'}", ATLAS_KEYS=keys) as served:
-        yield served.url
-        served.kill()
+class ManyMaps:
+    """One gunicorn with as many empty maps as are asked for, started with the first; see `tests.many_maps`."""
+
+    def __init__(self, *, keys: str) -> None:
+        self._keys = keys
+        self._numbers = itertools.count(1)
+        self._stack = contextlib.ExitStack()
+        self._url = ""
+
+    @contextlib.contextmanager
+    def fresh(self, directory: Path) -> Iterator[str]:
+        """The URL of a fresh, empty map behind an `atlas serve` over one SQLite file."""
+        if not self._url:
+            self._start()
+        yield f"{self._url}/m{next(self._numbers)}"
+
+    def close(self) -> None:
+        """End the server."""
+        self._stack.close()
+        self._url = ""
+
+    def _start(self) -> None:
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        port = free_port()
+        environ = {**_plain_environ(folder), "PORT": str(port), "THREADS": "300", "MANY_MAPS": str(folder)}
+        environ |= {"ATLAS_KEYS": self._keys, "ATLAS_URL": ""}
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:smartservice.gunicorn", "tests.many_maps:app"]
+        child = self._stack.enter_context(Child(command, output=folder / "log", env=environ, cwd=ROOT))
+        url = f"http://127.0.0.1:{port}"
+        child.wait_ready(lambda: status_of(f"{url}/ready/") == 200)
+        self._url = url

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ import atlas
 from atlas.directory import Directory
 from atlas.opening import open_store
 from atlas.stores.store import Store
-from tests.atlas_server import served_sqlite
+from tests.atlas_server import ManyMaps
 from tests.store_servers import SERVERS, shared
 
 Backend = Callable[[Path], AbstractContextManager[str]]
@@ -63,7 +62,15 @@ STORES: dict[str, Backend] = {
     **{scheme: server(scheme) for scheme in SERVERS},
 }
 JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice, "dynamodb+zookeeper": dynamodb_and_zookeeper}
-DIRECTORIES: dict[str, Backend] = {"http": partial(served_sqlite, keys=KEYS)}
+served = ManyMaps(keys=KEYS)
+DIRECTORIES: dict[str, Backend] = {"http": served.fresh}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_served_maps() -> Iterator[None]:
+    """End the server of DIRECTORIES after the last test."""
+    yield
+    served.close()
 
 
 OpenStore = Callable[[], Store]
