@@ -97,7 +97,7 @@ def test_a_deadline_ends_a_plain_call_in_time(
 ) -> None:
     """A server that hangs, drips its body, redirects to one that does, or never accepts is left within 50 ms of it."""
     url = place.here.url(path) if path != "hole" else f"http://127.0.0.1:{black_hole}/"
-    taken = []
+    taken: list[float] = []
     while not taken or (taken[-1] > SECONDS + 0.05 and len(taken) < 4):  # a busy machine may take its time, not always
         begun = time.monotonic()
         with pytest.raises(smartclient.DeadlineExceeded) as caught:
