@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.processes import Child, accepts, free_port
@@ -112,20 +113,34 @@ def ask_zookeeper(port: int, word: str) -> str:
 @contextmanager
 def etcd_server(*more: str) -> Iterator[StoreServer]:
     """A running etcd server, with more options."""
+    with etcd_cluster(1, *more) as (server,):
+        yield server
+
+
+@contextmanager
+def etcd_cluster(size: int, *more: str) -> Iterator[list[StoreServer]]:
+    """Running etcd servers that make one cluster."""
     program = require("etcd")
-    with directory() as root:
-        port, peers = free_port(), free_port()
-        client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peers}"
-        options = {
-            "--name": "test", "--data-dir": root / "data", "--listen-client-urls": client, "--advertise-client-urls": client,
-            "--listen-peer-urls": peer, "--initial-advertise-peer-urls": peer, "--initial-cluster": f"test={peer}",
-            "--heartbeat-interval": "50", "--election-timeout": "250", "--log-level": "error",
-        }  # fmt: skip
-        command = [program, *(part for option in options.items() for part in option), *more]
-        url = "etcd://127.0.0.1:{port}/{name}"
-        ready = lambda: _answers(f"{client}/health")  # noqa: E731
-        with _running(StoreServer("etcd", port, command, ready, root, url)) as server:
-            yield server
+    ports = [(free_port(), free_port()) for _ in range(size)]
+    members = ",".join(f"etcd-{number}=http://127.0.0.1:{peers}" for number, (_, peers) in enumerate(ports))
+    with ExitStack() as stack:
+        servers = []
+        for number, (port, peers) in enumerate(ports):
+            root = stack.enter_context(directory())
+            client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peers}"
+            options = {
+                "--name": f"etcd-{number}", "--data-dir": root / "data", "--initial-cluster": members,
+                "--listen-client-urls": client, "--advertise-client-urls": client,
+                "--listen-peer-urls": peer, "--initial-advertise-peer-urls": peer,
+                "--heartbeat-interval": "50", "--election-timeout": "250", "--log-level": "error",
+            }  # fmt: skip
+            command = [program, *(part for option in options.items() for part in option), *more]
+            url = "etcd://127.0.0.1:{port}/{name}"
+            servers.append(StoreServer("etcd", port, command, partial(_answers, f"{client}/health"), root, url))
+            stack.callback(servers[-1].kill)
+        for server in servers:
+            server.wait_ready()
+        yield servers
 
 
 _DYNALITE = """

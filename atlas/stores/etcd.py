@@ -25,6 +25,9 @@ from smartrealm.redaction import redact_text
 _PAGE = 100
 """Documents in one answer of `get_all`: at most 25 MB."""
 
+_WITH_LEADER = {"Grpc-Metadata-hasleader": "true"}
+"""Asks a server to end a watch when it is cut off from the majority, instead of keeping quiet."""
+
 _EXAMPLE = "etcd://host:2379,host:2379/atlas"
 
 
@@ -140,7 +143,7 @@ class EtcdStore:
         opening = min(seconds, self.timeout_seconds)
         try:
             with self._endpoints.stream(
-                "POST", "/v3/watch", json.dumps(request).encode(), self._headers(), seconds=opening
+                "POST", "/v3/watch", json.dumps(request).encode(), {**self._headers(), **_WITH_LEADER}, seconds=opening
             ) as (status, next_line):
                 while status == 200 and (line := next_line(end - self._clock())):
                     told = json.loads(line).get("result", {})

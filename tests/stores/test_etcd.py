@@ -21,7 +21,7 @@ from atlas.stores.etcd import EtcdStore
 from atlas.stores.store import ANY
 from smartrealm.errors import Unavailable
 from tests.processes import free_port, later
-from tests.store_servers import StoreServer, etcd_server
+from tests.store_servers import StoreServer, etcd_cluster, etcd_server
 
 _numbers = itertools.count(1)
 PASSWORD = "correct-horse-9"
@@ -146,6 +146,25 @@ def test_a_write_goes_on_to_the_next_endpoint_only_when_it_was_never_sent(server
             assert waiting.get("head").body == b"1"  # type: ignore[union-attr]
             waiting.put("head", b"2", version)
         silent.thaw()
+
+
+def test_a_wait_at_a_server_without_majority_does_not_sleep_through_it() -> None:
+    """A server that lost the others ends its watch: the wait reads again, and fails when no endpoint knows better."""
+    with etcd_cluster(3) as servers:
+
+        def cut_off() -> None:
+            for server in servers[1:]:
+                server.freeze()
+
+        store = EtcdStore.from_url(servers[0].url("own") + "?timeout_seconds=1")
+        with contextlib.closing(store):
+            version = store.put("head", b"1", None)
+            begun = time.monotonic()
+            with later(0.3, cut_off), pytest.raises(Unavailable):
+                store.wait("head", version, 30)
+            assert time.monotonic() - begun < 15
+            for server in servers[1:]:
+                server.thaw()
 
 
 @pytest.fixture
