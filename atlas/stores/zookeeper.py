@@ -291,7 +291,7 @@ class ZooKeeperStore:
         owned = bool(self.address.user)
         return KazooClient(
             hosts=",".join(self.address.hosts),
-            timeout=max(2 * self.timeout_seconds, 4.0),
+            timeout=max(self.timeout_seconds, 4.0),  # of the session: a silent server is left after two thirds of it
             auth_data=[("digest", f"{self.address.user}:{self.address.password}")] if owned else None,
             default_acl=CREATOR_ALL_ACL if owned else None,
             connection_retry={"max_tries": -1, "delay": 0.05, "max_delay": 0.5},

@@ -59,3 +59,11 @@ def test_no_policy_stays_no_policy(tmp_path: Path) -> None:
         assert (tmp_path / "policy-rc.d").stat().st_mode & 0o777 == 0o755
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_consul_may_be_missing_everywhere() -> None:
+    """Every other program is asked for, with how to get it, and its absence is an error where CI is set."""
+    programs = install_servers.PROGRAMS.values()
+    assert [program.name for program in programs if program.optional] == ["consul"]
+    assert all(program.debian_package or program.npm_package for program in programs if not program.optional)
+    assert "consul" not in [program.name for program in install_servers.missing()]
