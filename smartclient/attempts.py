@@ -101,11 +101,12 @@ class Attempts:
 
     def next(self) -> requests.Response:
         """The answer of the next attempt. Raises Failed, or an error of ours when none may be made."""
+        hedge = self._call.hedge
+        seconds = self._hedge_seconds(hedge) if hedge and self._rules.idempotent and self._rules.replayable else 0.0
         permit = self._permit or self._admit()
         self._permit = None
-        hedge = self._call.hedge
-        if hedge and self._rules.idempotent and self._rules.replayable:
-            return _Race(self, permit, self._hedge_seconds(hedge)).run()
+        if seconds:
+            return _Race(self, permit, seconds).run()
         return _Runner(self, permit, self._request).run()
 
     def elsewhere(self) -> bool:
@@ -203,7 +204,6 @@ class _Runner:
         self._peer = attempts._peer
         self._request = request
         self._permit = permit
-        self._lease: Lease | None = None
         self._cancelled = False
         self._begun = self._mesh.clock()
         self._allowed = 0.0
@@ -217,18 +217,22 @@ class _Runner:
                 attempts=tuple(self._call.attempts),
             )
         attempts._tried.add(self.member.address)
+        self._lease = Lease(self._mesh.pools, partial(_done, self._peer, self.member))
 
     def run(self) -> requests.Response:
         """The answer, its body read unless the call streams. Raises Failed, or what is wrong with the call itself."""
         assert self.member is not None
-        self._limits = self._divide()
-        self._attempts._head.write(self._request, self.number, self._limits[2] - self._begun)
         try:
-            response = self._exchange(self.member)
+            limits = self._divide()
+            self._allowed = limits[1] - self._begun
+            self._attempts._head.write(self._request, self.number, limits[2] - self._begun)
+            response = self._exchange(self.member, *limits)
         except Failed as failed:
+            self._lease.drop()
             self._ended("cancelled" if self._cancelled else failed.outcome, None, str(failed.cause))
             raise
         except BaseException as error:
+            self._lease.drop()
             self._ended("error", None, type(error).__name__)
             raise
         told_not_to = response.status_code in REPEATABLE_STATUSES and _told_not_to(response)
@@ -241,17 +245,16 @@ class _Runner:
     def cancel(self) -> None:
         """End it, from another thread: nobody waits for its answer any more."""
         self._cancelled = True
-        wire = None if self._lease is None else self._lease.wire
+        wire = self._lease.wire
         if wire is not None:
             wire.shut()
 
-    def _exchange(self, member: Member) -> requests.Response:
-        stand_in = self._mesh.stand_in()
-        self._lease = lease = Lease(self._mesh.pools, partial(_done, self._peer, member))
+    def _exchange(
+        self, member: Member, connect_until: float, answer_until: float, body_until: float
+    ) -> requests.Response:
+        stand_in, lease = self._mesh.stand_in(), self._lease
         if stand_in is not None:
             return self._through(stand_in, lease)
-        connect_until, answer_until, body_until = self._limits
-        self._allowed = answer_until - self._begun
         answer = exchange(
             self._mesh.pools,
             member.socket_address,
@@ -266,18 +269,15 @@ class _Runner:
         )
         response = answers.make(self._request, answer, self._mesh.clock() - self._begun)
         if not self._call.stream:
-            try:
-                answers.read(response)
-            finally:
-                lease.drop() if not response._content_consumed else lease.release()  # type: ignore[attr-defined]
+            answers.read(response)
+            lease.release()
         if runtime.recording is not None:
             runtime.recording(self._request, response, member.address)
         return response
 
     def _through(self, stand_in: Any, lease: Lease) -> requests.Response:
-        self._allowed = allowed = self._limits[1] - self._begun
         try:
-            response: requests.Response = stand_in(self._request, service=self._peer.name, seconds=allowed)
+            response: requests.Response = stand_in(self._request, service=self._peer.name, seconds=self._allowed)
         except CallError:
             raise
         except requests.exceptions.ConnectTimeout as error:

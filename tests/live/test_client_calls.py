@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -547,6 +548,33 @@ def test_the_limit_refuses_what_is_too_much(server: FaultServer, session_of: Ses
     assert session.get("service://identity/", stream=True).content == b"{}"
     assert session.get("service://identity/").ok
     assert peer_of(session).limit.under_way == 0
+
+
+def test_no_mistake_costs_a_place(server: FaultServer, session_of: SessionOf) -> None:
+    """After calls that could not be made, were cut off or could not be decoded, nothing is under way."""
+    session = session_of(server)
+    mistakes: list[dict[str, Any]] = [
+        {"timeout": "soon"},
+        {"timeout": (1, 2, 3)},
+        {"headers": {"X": "\u20ac"}},
+        {"hedge": "x"},
+        {"deadline": 0.0001},
+    ]
+    for mistake in mistakes:
+        with pytest.raises((requests.RequestException, ValueError, TypeError)):
+            session.get("service://identity/", **mistake)
+    reactions = [
+        (answer(headers=["Content-Encoding: gzip"]), requests.exceptions.ContentDecodingError),
+        (half, BodyBroken),
+        (lambda connection: connection.sendall(b"nonsense\r\n\r\n"), ConnectionFailed),
+        (lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n"), ConnectionFailed),
+    ]
+    for reaction, kind in reactions:
+        server.react = partial(always, reaction)
+        with pytest.raises(kind):
+            session.get("service://identity/", retries=0)
+    peer = peer_of(session)
+    assert (peer.limit.under_way, peer.balancer.members[0].under_way) == (0, 0)
 
 
 # -- the deadline ------------------------------------------------------------------------------------------------------
