@@ -107,11 +107,13 @@ class Pools:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._idle: dict[tuple[str, int], deque[Wire]] = {}
+        self._gone: set[tuple[str, int]] = set()
         self._closed = False
         on_fork(self, Pools._begin_anew)
 
     def take(self, address: tuple[str, int], *, idle_seconds: float) -> Wire | None:
         """The connection to an instance that was used last, if it is still good; None: make one."""
+        self._gone.discard(address)
         idle = self._idle.get(address)
         while idle:
             try:
@@ -130,7 +132,7 @@ class Pools:
         idle = self._idle.get(wire.address)
         if idle is None:
             idle = self._idle.setdefault(wire.address, deque())
-        if not wire.keep or self._closed or len(idle) >= MOST_IDLE:
+        if not wire.keep or self._closed or wire.address in self._gone or len(idle) >= MOST_IDLE:
             wire.close()
             return
         now = wire.idle_since = self._clock()
@@ -139,8 +141,9 @@ class Pools:
             self._close_oldest(idle)
 
     def forget(self, addresses: Iterable[tuple[str, int]]) -> None:
-        """Close what waits for instances that are gone."""
+        """Close what waits for instances that are gone, and what comes back from calls that are under way there."""
         for address in addresses:
+            self._gone.add(address)
             for wire in tuple(self._idle.pop(address, ())):
                 wire.close()
 

@@ -113,6 +113,22 @@ def test_closed_pools_keep_nothing() -> None:
     other.close()
 
 
+def test_nothing_is_kept_for_an_instance_that_is_gone() -> None:
+    """Neither what waits nor what comes back later, until somebody calls it again."""
+    pools = Pools(clock=lambda: 0.0)
+    (waiting, one), (busy, other), (again, third) = wire(), wire(), wire()
+    pools.give(waiting)
+    pools.forget([HERE])
+    pools.give(busy)
+    assert waiting.sock is busy.sock is None
+    assert pools.take(HERE, idle_seconds=60) is None
+    pools.give(again)
+    assert pools.take(HERE, idle_seconds=60) is again
+    again.close()
+    for end in (one, other, third):
+        end.close()
+
+
 @pytest.mark.parametrize(
     ("timeout", "split"),
     [(None, (None, None)), (3, (3.0, 3.0)), ((1, 2), (1, 2)), ((None, 2), (None, 2))],
