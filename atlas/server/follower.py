@@ -175,7 +175,7 @@ class Follower:
         except Unavailable as error:
             if self.world is None:
                 raise
-            _log.warning("reading from memory: %s", error.message)
+            self._note(error)  # so that the next one need not find out by itself
             return self.world
 
     def look_again(self) -> World:

@@ -208,6 +208,18 @@ def test_reading_goes_on_from_memory_while_the_store_is_away(following: Follower
     assert following.problem is None
 
 
+def test_one_who_finds_the_store_away_tells_all_others_of_the_worker(book: MapDouble) -> None:
+    """A silent store costs one reader its patience, not each of them."""
+    follower = Follower(book, pace=Pace(wait=5))
+    follower.known()
+    book.away = "the store is silent"
+    asked = book.asked
+    for _ in range(5):
+        assert follower.fresh() is follower.world
+    assert book.asked == asked + 1
+    follower.close()
+
+
 def test_a_worker_that_has_never_read_the_map_says_so(book: MapDouble) -> None:
     """It has nothing to answer from; the reason is in the error."""
     book.away = "the store is away"
