@@ -112,10 +112,11 @@ class ConsulStore:
                 raise
 
     def wait(self, key: str, seen: str | None, seconds: float) -> Document | None:
-        """The document as soon as its version is not `seen`, told by a blocking query; None after `seconds`."""
+        """The document as soon as its version is not `seen`, told by a blocking query; None after `seconds`, or when it is closed."""
         end = self._clock() + seconds
         index = 0
-        while True:
+        closed = self._endpoints.closed
+        while closed == self._endpoints.closed:
             left = min(end - self._clock(), _LONGEST_WAIT)
             begun = self._clock()
             document, told = self._wait_once(key, index, left)
@@ -127,6 +128,7 @@ class ConsulStore:
             index = told if told >= index and told > 0 else 0
             if index == 0 or self._clock() - begun < 0.01:
                 self._sleep(min(random.uniform(0.02, 0.1), max(0.0, end - self._clock())))
+        return None
 
     def close(self) -> None:
         """Close the idle connections."""

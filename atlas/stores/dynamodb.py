@@ -78,6 +78,7 @@ class DynamoDBStore:
         self._jitter = jitter
         self._lock = threading.Lock()
         self._client: Any = client
+        self._closed = 0
         on_fork(self, DynamoDBStore._begin_anew)
 
     @classmethod
@@ -144,9 +145,10 @@ class DynamoDBStore:
         self._ask("delete_item", request, key=key)
 
     def wait(self, key: str, seen: str | None, seconds: float) -> Document | None:
-        """The document as soon as its version is not `seen`, asked every `poll_seconds`; None after `seconds`."""
+        """The document as soon as its version is not `seen`, asked every `poll_seconds`; None after `seconds`, or when it is closed."""
         end = self._clock() + seconds
-        while True:
+        closed = self._closed
+        while closed == self._closed:
             item = self._read(
                 "get_item",
                 Key=_key(key),
@@ -162,6 +164,7 @@ class DynamoDBStore:
             if left <= 0:
                 return None
             self._sleep(min(self.guarantees.poll_seconds, left))
+        return None
 
     def create(self) -> bool:
         """Make the table, paid by request, unless it is there; gives whether it was made. Raises Unavailable."""
@@ -187,9 +190,10 @@ class DynamoDBStore:
         return True
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections. Waits under way end with None."""
         with self._lock:
             client, self._client = self._client, None
+            self._closed += 1
         if client is not None:
             client.close()
 

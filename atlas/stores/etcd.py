@@ -106,10 +106,11 @@ class EtcdStore:
             raise Changed(key)
 
     def wait(self, key: str, seen: str | None, seconds: float) -> Document | None:
-        """The document as soon as its version is not `seen`, told by a watch; None after `seconds`."""
+        """The document as soon as its version is not `seen`, told by a watch; None after `seconds`, or when it is closed."""
         end = self._clock() + seconds
         pause = 0.0
-        while True:
+        closed = self._endpoints.closed
+        while closed == self._endpoints.closed:
             document, revision = self._read(key)
             if document is not None and document.version != seen:
                 return document
@@ -122,6 +123,7 @@ class EtcdStore:
                 return document
             # A watch that was refused or broke at once is not begun again and again without a pause.
             pause = random.uniform(0.02, 0.2) if self._clock() - begun < 0.2 else 0.0
+        return None
 
     def close(self) -> None:
         """Close the idle connections."""

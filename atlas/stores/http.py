@@ -48,18 +48,27 @@ class Endpoints:
         self._clock = clock
         self._preferred = 0
         self._idle: list[list[http.client.HTTPConnection]] = [[] for _ in self._hosts]
+        self._streams: set[socket.socket] = set()
+        self.closed = 0
+        """How often it was closed: a wait that sees it change is over."""
         self._lock = threading.Lock()
         on_fork(self, Endpoints._begin_anew)
 
     def _begin_anew(self) -> None:
         """In a child: the parent's connections are its own; only our copies of the descriptors are closed."""
         self._lock = threading.Lock()
+        self._streams = set()
         self.close()
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections and end the streams. What is being asked is answered, and not kept open."""
         with self._lock:
             idle, self._idle = self._idle, [[] for _ in self._hosts]
+            streams, self._streams = self._streams, set()
+            self.closed += 1
+        for sock in streams:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         for connection in (one for pool in idle for one in pool):
             connection.close()
 
@@ -72,6 +81,7 @@ class Endpoints:
         fails. Raises Unavailable; whether a request with `again=False` was carried out is then not known.
         """
         end = self._clock() + seconds
+        closed = self.closed
         first = self._preferred
         trouble: BaseException | str = "no time was left"
         rounds = 0
@@ -89,7 +99,7 @@ class Endpoints:
                 if connection is not None:
                     connection.close()
             else:
-                self._keep(position, connection)
+                self._keep(position, connection, closed)
                 if answer.status not in _TRY_ELSEWHERE:
                     self._preferred = position
                     return answer
@@ -134,9 +144,13 @@ class Endpoints:
             except (*_BROKEN, ValueError, AttributeError):
                 return b""
 
+        with self._lock:
+            self._streams.add(sock)
         try:
             yield response.status, next_line
         finally:
+            with self._lock:
+                self._streams.discard(sock)
             response.close()
             connection.close()
 
@@ -164,9 +178,9 @@ class Endpoints:
             raise
         return connection
 
-    def _keep(self, position: int, connection: http.client.HTTPConnection) -> None:
+    def _keep(self, position: int, connection: http.client.HTTPConnection, closed: int) -> None:
         with self._lock:
-            if connection.sock is not None and len(self._idle[position]) < _KEPT:
+            if connection.sock is not None and closed == self.closed and len(self._idle[position]) < _KEPT:
                 self._idle[position].append(connection)
                 return
         connection.close()

@@ -254,3 +254,21 @@ def test_a_fork_in_the_middle_of_a_wait_works_in_both(server: StoreServer, open_
     assert told == [b"child"]
     store.put("head", b"parent", ANY)
     assert store.get("head").body == b"parent"  # type: ignore[union-attr]
+
+
+def test_waits_of_a_closed_store_end(open_again: Callable[[], Store]) -> None:
+    """Who waits while the store is closed is not kept, and nothing is connected behind the back of whoever closed it."""
+    store = open_again()
+    if store.guarantees.name == "consul":
+        pytest.skip("consul: a blocking query ends in its own time")
+    version = store.put("head", b"1", None)
+    told: list[object] = []
+    thread = threading.Thread(target=lambda: told.append(store.wait("head", version, 15)))
+    thread.start()
+    time.sleep(0.3)
+    begun = time.monotonic()
+    store.close()
+    thread.join(15)
+
+    assert told == [None]
+    assert time.monotonic() - begun < LATER
