@@ -80,6 +80,16 @@ class ServedAtlas:
             os.killpg(self.child.pid, signal.SIGKILL)
         self.child.process.wait(10)
 
+    def freeze(self) -> None:
+        """Stop all its processes where they are: connections are taken, nothing is answered."""
+        assert self.child is not None
+        os.killpg(self.child.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        assert self.child is not None
+        os.killpg(self.child.pid, signal.SIGCONT)
+
     def text(self) -> str:
         """What it has written."""
         return "" if self.child is None else self.child.text()
