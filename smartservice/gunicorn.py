@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -123,19 +124,25 @@ def _settings(config: str | None, app: str | None, environ: Mapping[str, str]) -
     if config is None:  # overrides name the service's own settings too, and those are not known here
         environ = {name: value for name, value in environ.items() if name != "CONFIG_FILE"}
         environ["ATLAS_URL"] = ""
+    reload = environ.get("RELOAD", "").lower() in ("1", "true", "yes", "on")
+    before = set(sys.modules)
     found = load_settings(config or "smartservice.defaults", environ=environ)
     loaded = found.settings
     try:
-        return from_values(
-            loaded.snapshot,
-            service=str(loaded.service),
-            app=app,
-            reload=environ.get("RELOAD", "").lower() in ("1", "true", "yes", "on"),
-        )
+        return from_values(loaded.snapshot, service=str(loaded.service), app=app, reload=reload)
     finally:
+        if reload and config:
+            _forget(config.partition(".")[0], before)
         loaded.close()
         if found.atlas is not None:
             found.atlas.close()
+
+
+def _forget(package: str, before: set[str]) -> None:
+    """Let each worker import the service's own modules anew: one that inherits ours never sees what was edited."""
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == package:
+            del sys.modules[name]
 
 
 class QuietLogger(Logger):  # type: ignore[misc]

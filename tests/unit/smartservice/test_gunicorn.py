@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +61,23 @@ def test_reloading_is_for_development() -> None:
     found = settings(environ={"RELOAD": "1", "DRAIN_SECONDS": "20"})
     assert (found["reload"], found["preload_app"], found["timeout"]) == (True, False, 0)
     assert found["on_starting"].__self__._options.drain_seconds == 0
+
+
+def test_what_was_edited_is_imported_anew_by_reloading_workers(tmp_path: Path) -> None:
+    """With RELOAD=1 the master keeps no module of the service: a setting that is added is there after the reload."""
+    package = tmp_path / "edited_service"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "config.py").write_text("PAGE_SIZE: int = 20\n")
+    script = (
+        "import sys; from smartservice.gunicorn import settings\n"
+        "def kept(**environ):\n"
+        "    settings('edited_service.config', environ={'ATLAS_URL': '', **environ})\n"
+        "    return [name for name in sys.modules if name.startswith('edited_service')]\n"
+        "print(kept(RELOAD='1'), len(kept()))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("[] 2\n", "")
 
 
 @pytest.mark.parametrize(
