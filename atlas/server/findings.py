@@ -45,6 +45,8 @@ class Facts:
     seconds: float
     """How long it took to be told the whole map."""
     has_token: bool = False
+    place: str = ""
+    """The URL without what is secret in it."""
 
 
 def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> list[Finding]:
@@ -62,7 +64,7 @@ def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> li
     except SmartError as error:
         return [Finding("wrong", "reach", plain(error.message), "Check --atlas, ATLAS_URL and the settings.")]
     has_token = bool(session.environ.get("ATLAS_TOKEN"))
-    return findings(Facts(session.realm, url, session.clock(), world, status, seconds, has_token))
+    return findings(Facts(session.realm, url, session.clock(), world, status, seconds, has_token, session.place))
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -73,7 +75,8 @@ def findings(facts: Facts) -> list[Finding]:
 
 
 def _reach(facts: Facts) -> Iterator[Finding]:
-    told = f"the whole map was read in {facts.seconds * 1000:.0f} ms, position {facts.world.position}"
+    where = f" at {facts.place}" if facts.place else ""
+    told = f"the whole map{where} was read in {facts.seconds * 1000:.0f} ms, position {facts.world.position}"
     if facts.seconds > _SLOW_SECONDS:
         yield Finding("risky", "reach", told, "It should take a few ms: look at the network and at the store.")
     else:

@@ -24,6 +24,7 @@ from typing import Any, TextIO
 import click
 
 import atlas
+from atlas import opening
 from atlas.directory import Directory
 from atlas.model import Author, Change
 from atlas.server.rendering import Glance
@@ -40,6 +41,7 @@ from smartrealm.errors import (
     Unavailable,
 )
 from smartrealm.names import Realm
+from smartrealm.redaction import redact_text
 
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
@@ -132,12 +134,29 @@ class Session:
         """The map as it was when it was first asked for."""
         return self.directory.world()
 
+    @property
+    def _url(self) -> str:
+        return (self.url or self.environ.get("ATLAS_URL") or "").strip()
+
+    @property
+    def _is_served(self) -> bool:
+        return self._url.lower().startswith(("http:", "https:"))
+
     @functools.cached_property
     def realm(self) -> str:
         """The realm of the map: what a server says of itself; a store does not know, so REALM."""
-        served = (self.url or self.environ.get("ATLAS_URL", "")).strip().lower().startswith(("http:", "https:"))
-        told = self.status.get("server", {}).get("realm") if served and not self.dry_run else None
+        told = self.status.get("server", {}).get("realm") if self._is_served and not self.dry_run else None
         return str(told or Realm.from_environment(self.environ))
+
+    @property
+    def place(self) -> str:
+        """Where this map is: its URL without what is secret in it, and the store behind a server."""
+        from atlas.server import standing
+
+        if not self._url:
+            return f"sqlite:///{opening.default_path(self.environ)}"
+        store = standing.where(self.status)
+        return redact_text(self._url) + (f" ({store})" if self._is_served and store else "")
 
     @functools.cached_property
     def status(self) -> Mapping[str, Any]:
@@ -163,7 +182,7 @@ class Session:
             self.world,
             realm=self.realm,
             now=now,
-            where=standing.where(status),
+            where=self.place,
             overdue=standing.overdue_of(status, now),
             held=standing.is_held(status),
             changes=self._changes(changes) if changes else (),
@@ -324,6 +343,9 @@ class AtlasGroup(click.Group):
             return ended if isinstance(ended, int) else 0
         except SmartError as error:
             return _told(error.message, exit_code(error), as_json, error.code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            return 2
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "atlas"
             text = " ".join(error.format_message().split()).rstrip(".")

@@ -158,3 +158,12 @@ def test_every_command_that_writes_can_be_rehearsed() -> None:
     apart = {"atlas serve", "atlas keys new", "atlas export"}
     assert {path for path, known in words.items() if "--dry-run" not in known} == looking | apart
     assert {path for path, known in words.items() if "--json" not in known} == {"atlas serve", "atlas keys new"}
+
+
+@pytest.mark.parametrize("words", [[], ["token"], ["service"]])
+def test_without_a_command_the_help_is_shown(words: list[str]) -> None:
+    """Line by line, on stderr, as wrong use."""
+    result = CliRunner().invoke(command, words, prog_name="atlas")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Usage: {' '.join(['atlas', *words])} ")
+    assert "\nCommands:\n" in result.stderr

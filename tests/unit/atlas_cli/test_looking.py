@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from atlas import Author, Instance, Lease, Ruling, Service, World
 from atlas.model import Override
 from atlas.server.rendering import Glance, listing, showing
+from atlas.server.terminal import Session, Tools
 from tests.unit.atlas_cli.runs import Runs
 
 WORLD = World(
@@ -88,7 +90,7 @@ def test_descriptions_cannot_steer_the_terminal(atlas: Runs) -> None:
 def test_ls_over_a_real_map(filled: Runs) -> None:
     """Both services with their instances and the last change."""
     text = filled.ok("ls")
-    assert "realm local at sqlite: 2 services, 3 instances (3 enabled), 2 leases" in text
+    assert f"realm local at {filled.url}: 2 services, 3 instances (3 enabled), 2 leases" in text
     assert "last change" in text
     assert "1.3, 1.4" in text
 
@@ -134,3 +136,14 @@ def test_an_unknown_service_is_answered_with_near_names(filled: Runs, words: lis
     assert result.exit_code == 3
     assert result.stderr == "atlas: identiy is not registered in realm local; did you mean identity?\n"
     assert result.stdout == ""
+
+
+def test_where_the_map_is_is_told_without_what_is_secret(tmp_path: Path) -> None:
+    """Whoever looks at another map than they think sees it in the first line; a password in its URL stays hidden."""
+    own = Session(Tools(environ={"STATE_DIR": str(tmp_path)}), url=None, as_json=False)
+    assert own.place == f"sqlite:///{tmp_path}/atlas.db"
+    elsewhere = Session(Tools(environ={"ATLAS_URL": "etcd://anna:hidden-1@a,b/x"}), url=None, as_json=False)
+    elsewhere.status = {"catalogue": {"name": "etcd"}}
+    assert elsewhere.place == "etcd://anna:********@a,b/x"
+    elsewhere.url = "https://atlas-1,atlas-2"
+    assert elsewhere.place == "https://atlas-1,atlas-2 (etcd)"
