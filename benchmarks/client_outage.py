@@ -104,7 +104,6 @@ class _Fleet:
 
     def kill_server(self) -> None:
         os.kill(self._server, signal.SIGKILL)
-        os.waitpid(self._server, 0)
 
     def result(self) -> tuple[int, int, int, int]:
         """Calls and attempts during the outage, and in its first five seconds."""
@@ -114,6 +113,7 @@ class _Fleet:
             total = [one + other for one, other in zip(total, counts, strict=True)]
             os.close(reading)
             os.waitpid(child, 0)
+        os.waitpid(self._server, 0)
         return total[0], total[1], total[2], total[3]
 
 
@@ -133,7 +133,7 @@ def _work(address: str, settings: breaker.Settings, folder: str, begin: float, w
             attempts = len(session.get("service://identity/", deadline=2).attempts)  # type: ignore[attr-defined]
         except requests.RequestException as error:
             attempts = len(error.attempts)  # type: ignore[attr-defined]
-        if begun >= outage + 0.2:
+        if begun >= outage:
             early = begun < outage + 5
             counts = [counts[0] + 1, counts[1] + attempts, counts[2] + early, counts[3] + attempts * early]
     return counts

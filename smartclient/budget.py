@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import mmap
 import os
 import stat
@@ -27,6 +28,10 @@ MOST_TOKENS = 20.0
 FIRST_TOKENS = 3.0
 """What a new bucket holds, and what an idle one comes back to: a few retries."""
 
+MEMORY_SECONDS = 2.0
+"""What a bucket holds above FIRST_TOKENS shrinks to 37 % in this time: wealth follows the successes of the last seconds, so
+that an outage never meets more than a tenth of the calls of two seconds, at any rate."""
+
 TRICKLE_SECONDS = 30.0
 """Below FIRST_TOKENS one token comes back in this time, for services that are called once in a while."""
 
@@ -42,8 +47,10 @@ _log = logging.getLogger("smartclient")
 
 def filled(tokens: float, since: float, now: float) -> float:
     """What a bucket holds at `now` that held `tokens` at `since` (of one monotonic clock)."""
-    if tokens >= FIRST_TOKENS or now <= since:
+    if now <= since:
         return tokens
+    if tokens > FIRST_TOKENS:
+        return FIRST_TOKENS + (tokens - FIRST_TOKENS) * math.exp((since - now) / MEMORY_SECONDS)
     return min(FIRST_TOKENS, tokens + (now - since) / TRICKLE_SECONDS)
 
 
@@ -61,10 +68,11 @@ class Bucket:
         self._earned = 0.0
 
     def pay_in(self) -> None:
-        """Count a success. It is written to the shared account by tens."""
+        """Count a success. It is written to the shared account by tens, and is nobody's before."""
         self._earned += PER_SUCCESS
-        if self._earned >= 1.0:
-            self._move(0.0)
+        if self._earned > 0.99:
+            self._earned = 0.0
+            self._move(-1.0)
 
     def take(self) -> bool:
         """Whether a retry is affordable; then it is paid for."""
@@ -74,7 +82,7 @@ class Bucket:
     def tokens(self) -> float:
         """How many retries are affordable now."""
         tokens, since = _VALUES.unpack_from(self._memory, self._at)
-        return float(min(MOST_TOKENS, filled(tokens, since, self._clock()) + self._earned))
+        return float(filled(tokens, since, self._clock()))
 
     def begin_anew(self) -> None:
         """In a forked child: another thread of the parent may have held the lock; what it earned stays the parent's."""
@@ -83,15 +91,15 @@ class Bucket:
 
     def _move(self, price: float) -> bool:
         with self._lock:
-            earned, self._earned = self._earned, 0.0
             if self._file is not None:
                 fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._at)
             try:
                 now = self._clock()
                 tokens, since = _VALUES.unpack_from(self._memory, self._at)
-                tokens = min(MOST_TOKENS, filled(tokens, since, now) + earned)
+                tokens = filled(tokens, since, now)
                 paid = tokens >= price
-                _VALUES.pack_into(self._memory, self._at, tokens - price if paid else tokens, now)
+                left = min(MOST_TOKENS, tokens - price) if paid else tokens
+                _VALUES.pack_into(self._memory, self._at, left, now)
                 return paid
             finally:
                 if self._file is not None:

@@ -31,7 +31,7 @@ def test_ten_successes_pay_for_one_retry() -> None:
     taken(bucket)
     for _ in range(100):
         bucket.pay_in()
-    assert taken(bucket) in (9, 10)  # a tenth that was not quite reached in binary fractions
+    assert taken(bucket) == 10
 
 
 def test_wealth_is_bounded() -> None:
@@ -47,8 +47,24 @@ def test_time_alone_brings_back_the_first_few_and_no_more() -> None:
     """A service that is called once an hour can be retried; an outage of a day saves nothing up."""
     assert filled(0.0, 0.0, 30.0) == 1.0
     assert filled(0.0, 0.0, 86_400.0) == FIRST_TOKENS
-    assert filled(7.0, 0.0, 86_400.0) == 7.0
     assert filled(1.0, 500.0, 20.0) == 1.0  # the clock began anew with the machine
+
+
+def test_wealth_follows_the_last_seconds() -> None:
+    """Above the first few a bucket shrinks to 37 % in two seconds: an outage meets little, whatever was earned before."""
+    assert filled(13.0, 0.0, 2.0) == pytest.approx(3 + 10 * 0.3679, abs=0.01)
+    assert filled(20.0, 0.0, 60.0) == pytest.approx(FIRST_TOKENS)
+
+
+def test_what_was_not_written_yet_is_nobodys() -> None:
+    """Nine successes of each of a hundred processes do not pay for ninety retries."""
+    bucket = Budget.own_bucket(lambda: 0.0)
+    taken(bucket)
+    for _ in range(9):
+        bucket.pay_in()
+    assert not bucket.take()
+    bucket.pay_in()
+    assert bucket.take()
 
 
 def test_all_processes_of_a_host_share_one_bucket(tmp_path: Path) -> None:
