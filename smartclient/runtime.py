@@ -327,8 +327,12 @@ class Mesh:
 
 def unknown(name: str, realm: str, world: World | None) -> UnknownService:
     """The error for a name that nobody has, with the names that look like it."""
-    near = world.near(name) if world is not None else []
-    known = sorted({*world.services, *world.instances}) if world is not None else []
+    if world is None:
+        return UnknownService(
+            f"{name} is not registered in realm {realm}: the sidecar knows no such service.", service=name
+        )
+    near = world.near(name)
+    known = sorted({*world.services, *world.instances})
     hint = f"did you mean {' or '.join(near)}?" if near else f"registered here: {', '.join(known[:20]) or 'none'}."
     return UnknownService(f"{name} is not registered in realm {realm}; {hint}", service=name)
 

@@ -242,6 +242,18 @@ def test_an_unknown_name_fails_at_once_and_lists_the_near_ones(server: FaultServ
     assert caught.value.attempts == ()
 
 
+def test_the_sidecar_says_when_it_knows_no_such_service(server: FaultServer, tmp_path: Path) -> None:
+    """Its 404 with `Smart-Service: unknown` is the same error; a 404 of the service itself is an answer."""
+    server.react = lambda seen: answer(404, headers=["Smart-Service: unknown"] if seen.path == "/" else [])
+    mesh = Mesh(Options(sidecar_url=f"http://{server.address}", state_dir=str(tmp_path / "state")))
+    session = smartclient.Session(mesh=mesh)
+    with pytest.raises(UnknownService, match="the sidecar knows no such service") as caught:
+        session.get("service://nobody/")
+    assert len(caught.value.attempts) == 1
+    assert session.get("service://identity/missing").status_code == 404
+    mesh.close()
+
+
 def test_a_service_without_instances_says_so(session_of: SessionOf) -> None:
     """The name is known, and nobody takes calls."""
     with pytest.raises(NoInstances, match="no instance"):
