@@ -32,7 +32,9 @@ def remove_service(world: World, name: str, *, force: bool) -> Edits:
         raise unknown_service(world, name)
     count = len(world.instances.get(name, {}))
     if count and not force:
-        raise Conflict(f"{name} has {count} running instance{'s' * (count > 1)}: stop them first, or force it.")
+        raise Conflict(
+            f"{name} has {count} running instance{'s' * (count > 1)}: stop them first, or insist with --force."
+        )
     keys = [("service", name)]
     keys += [("override", key) for key, override in sorted(world.overrides.items()) if override.scope == name]
     keys += [("ruling", key) for key, ruling in sorted(world.rulings.items()) if ruling.service == name]
@@ -81,7 +83,7 @@ def rule(world: World, ruling: Ruling, *, force: bool) -> Edits:
         if enabled and not _enabled(after, ruling.service):
             raise Conflict(
                 f"{ruling.key} is the last instance of {ruling.service} that takes calls: enable another one first, "
-                "or force it."
+                "or insist with --force."
             )
     return edits
 

@@ -90,7 +90,7 @@ def _rulings(glance: Glance) -> Iterator[str]:
     for key in sorted(glance.world.rulings):
         ruling = glance.world.rulings[key]
         if ruling.state != "enabled" and not _is_over(ruling, glance.now):
-            yield f"{key.replace('/', ' ', 1)} is {ruling_text(ruling, glance.now)}"
+            yield f"{key.replace('/', ' ', 1)} {ruling_text(ruling, glance.now)}"
 
 
 def _is_over(ruling: Ruling, now: float) -> bool:
@@ -229,7 +229,7 @@ def _places(glance: Glance, places: Iterable[Place]) -> list[str]:
 def _absent(glance: Glance, name: str, places: Iterable[Place]) -> list[str]:
     present = {place.instance.key for place in places}
     return [
-        f"{ruling.key.replace('/', ' ', 1)}, which does not run, is {ruling_text(ruling, glance.now)}"
+        f"{ruling.key.replace('/', ' ', 1)}, which does not run: {ruling_text(ruling, glance.now)}"
         for key, ruling in sorted(glance.world.rulings.items())
         if ruling.service == name and key not in present and not _is_over(ruling, glance.now)
     ]

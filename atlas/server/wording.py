@@ -154,7 +154,7 @@ def _shown(data: Mapping[str, Any] | None) -> str:
 def _ruling(edit: Edit) -> str:
     place = edit.key.replace("/", " ", 1)
     if edit.after is None:
-        return f"{place} ruled by nobody any more: {_ruled(edit.before or {})} until now"
+        return f"{place} has no ruling any more (was {_ruled(edit.before or {})})"
     return f"{place} {_ruled(edit.after)}"
 
 

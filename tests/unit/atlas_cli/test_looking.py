@@ -36,7 +36,7 @@ def test_the_first_lines_say_how_the_realm_is() -> None:
     text = "\n".join(lines)
     assert "2 services, 3 instances (1 enabled, 1 draining, 1 disabled), 3 leases" in lines[0]
     assert "lease web-1 is overdue: no sign of life for 44 s; it carries 1 instance" in lines[1]
-    assert "identity web-2:8010 is disabled 10 min ago by anna: slow" in lines[2]
+    assert "identity web-2:8010 disabled 10 min ago by anna: slow" in lines[2]
     assert "1.4 (2), 1.3" in text
     assert text.index("overdue") < text.index("versions")
 
@@ -75,7 +75,7 @@ def test_a_ruling_on_what_does_not_run_is_shown() -> None:
     """A word that waits for an instance to come back is not forgotten."""
     world = replace(WORLD, instances={})
     assert any(
-        "web-2:8010, which does not run, is disabled" in line
+        "web-2:8010, which does not run: disabled" in line
         for line in showing(replace(GLANCE, world=world), "identity")
     )
 
