@@ -34,12 +34,15 @@ class AtlasSource:
     def wait(self, version: str, seconds: float) -> Overrides | None:
         """The overrides as soon as their version is another one. Raises Unavailable while the map cannot be followed."""
         reader = self._reader.start()
-        reader.wait_for(
-            lambda world: self._version(world) != version or (reader.failure is None) != (self._told is None), seconds
-        )
+
+        def has_news(world: World) -> bool:
+            # A map that was never read is empty here and nowhere else.
+            return reader.ready and self._version(world) != version
+
+        reader.wait_for(lambda world: has_news(world) or (reader.failure is None) != (self._told is None), seconds)
         self._told = reader.failure
         reader.raise_failure()
-        return None if self._version(reader.world) == version else self._of(reader.world)
+        return self._of(reader.world) if has_news(reader.world) else None
 
     def _of(self, world: World) -> Overrides:
         found = self._relevant(world)

@@ -117,7 +117,9 @@ class Doorkeeper:
             _check_local(asked)
             return Principal("operator", wire.read_header(asked.headers.get(wire.AUTHOR, "")) or "local")
         if header[: len(_PREFIX)].lower() != _PREFIX:
-            raise Unauthorized("Send a token: `Authorization: Bearer ...`. `atlas token create` makes one.")
+            raise Unauthorized(
+                "Nobody is let in without a token here: set ATLAS_TOKEN (as a header: Authorization, Bearer). An operator makes one: atlas token create."
+            )
         digest = hashlib.sha256(header[len(_PREFIX) :].strip().encode("latin-1", "replace")).hexdigest()
         token = self._find(digest, self._follower.known()) or self._find(digest, self._follower.look_again())
         if token is None:

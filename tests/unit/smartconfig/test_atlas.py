@@ -95,6 +95,18 @@ def test_an_outage_is_raised_once_and_the_end_of_it_is_noticed() -> None:
     assert answer.version.startswith("4-")
 
 
+def test_a_map_that_was_never_read_is_not_an_empty_one() -> None:
+    """A service that starts on the overrides it kept loses none of them while the map is away or refuses its token."""
+    source = source_of(Unavailable("away"), Unavailable("away"), world(3, override("identity", "A", 2, revision=3)))
+    with pytest.raises(Unavailable, match="away"):
+        source.current()
+    with pytest.raises(Unavailable, match="away"):
+        source.wait("3-kept", 5)
+    answer = source.wait("3-kept", 5)
+    assert answer is not None
+    assert [entry.value for entry in answer.entries] == [2]
+
+
 def test_several_parts_of_a_process_share_one_reader() -> None:
     """Two sources on one reader cost one thread."""
     directory = ScriptedDirectory()
