@@ -7,11 +7,13 @@ from healthcheck import checks
 from healthcheck.answer import Answer
 from healthcheck.engine import Engine
 from healthcheck.environmentdump import EnvironmentDump
-from healthcheck.healthcheck import HealthCheck
-from healthcheck.healthcheck import basic_exception_handler as basic_exception_handler
-from healthcheck.healthcheck import check_reduce as check_reduce
-from healthcheck.healthcheck import json_failed_handler as json_failed_handler
-from healthcheck.healthcheck import json_success_handler as json_success_handler
+from healthcheck.healthcheck import (
+    HealthCheck,
+    basic_exception_handler as basic_exception_handler,
+    check_reduce as check_reduce,
+    json_failed_handler as json_failed_handler,
+    json_success_handler as json_success_handler,
+)
 from healthcheck.model import Report, Result, Row, Transition
 
 __all__ = [

@@ -15,80 +15,37 @@ from requests import check_compatibility as check_compatibility
 
 from smartclient import (
     adapters as adapters,
-)
-from smartclient import (
     api as api,
-)
-from smartclient import (
     auth as auth,
-)
-from smartclient import (
     certs as certs,
-)
-from smartclient import (
     compat as compat,
-)
-from smartclient import (
     cookies as cookies,
-)
-from smartclient import (
     exceptions as exceptions,
-)
-from smartclient import (
     hooks as hooks,
-)
-from smartclient import (
     models as models,
-)
-from smartclient import (
     packages as packages,
-)
-from smartclient import (
     sessions as sessions,
-)
-from smartclient import (
     status_codes as status_codes,
-)
-from smartclient import (
     structures as structures,
-)
-from smartclient import (
     utils as utils,
 )
 from smartclient.__version__ import (
     __author__ as __author__,
-)
-from smartclient.__version__ import (
     __author_email__ as __author_email__,
-)
-from smartclient.__version__ import (
     __build__ as __build__,
-)
-from smartclient.__version__ import (
     __cake__ as __cake__,
-)
-from smartclient.__version__ import (
     __copyright__ as __copyright__,
-)
-from smartclient.__version__ import (
     __description__ as __description__,
-)
-from smartclient.__version__ import (
     __license__ as __license__,
-)
-from smartclient.__version__ import (
     __title__ as __title__,
-)
-from smartclient.__version__ import (
     __url__ as __url__,
-)
-from smartclient.__version__ import (
     __version__ as __version__,
 )
 from smartclient.api import delete, get, head, options, patch, post, put, request
 from smartclient.exceptions import (
     ConnectionError,
     ConnectTimeout,
+    FileModeWarning as FileModeWarning,
     HTTPError,
     JSONDecodeError,
     ReadTimeout,
@@ -97,35 +54,22 @@ from smartclient.exceptions import (
     TooManyRedirects,
     URLRequired,
 )
-from smartclient.exceptions import (
-    FileModeWarning as FileModeWarning,
-)
 from smartclient.models import PreparedRequest, Request, Response
 from smartclient.sessions import Session, session
 from smartclient.status_codes import codes
 
 if TYPE_CHECKING:
-    from smartclient import recorder as recorder
-    from smartclient import testing as testing
+    from smartclient import recorder as recorder, testing as testing
     from smartclient.deadlines import deadline as deadline
     from smartclient.errors import (
         BreakerOpen as BreakerOpen,
-    )
-    from smartclient.errors import (
         DeadlineExceeded as DeadlineExceeded,
-    )
-    from smartclient.errors import (
         LimitReached as LimitReached,
-    )
-    from smartclient.errors import (
         NoInstances as NoInstances,
-    )
-    from smartclient.errors import (
         UnknownService as UnknownService,
     )
     from smartclient.parallel import gather as gather
-    from smartclient.runtime import Mesh as Mesh
-    from smartclient.runtime import Options as Options
+    from smartclient.runtime import Mesh as Mesh, Options as Options
 
 # What `from smartclient import *` gives is what `from requests import *` gives: no further name can hide one of a program.
 __all__ = (

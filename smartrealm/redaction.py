@@ -11,8 +11,7 @@ import hashlib
 import hmac
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping, Set as AbstractSet
 from functools import lru_cache
 from typing import Any
 

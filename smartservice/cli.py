@@ -18,7 +18,8 @@ from smartservice.commands import ServiceGroup, service, with_service
 from smartservice.migrations import db as db
 
 if TYPE_CHECKING:
-    from smartservice.doctor import Facts, Finding
+    from smartrealm.findings import Finding
+    from smartservice.doctor import Facts
 
 
 config = ServiceGroup(

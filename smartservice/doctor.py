@@ -5,21 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Level = Literal["wrong", "risky", "good"]
+from smartrealm.findings import Finding, worst_first
 
 _BOOTSTRAP = frozenset({"REALM", "CONFIG_FILE", "STATE_DIR", "FINGERPRINT_KEY"})
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's screen: how bad, about what, why, and what to do."""
-
-    level: Level
-    topic: str
-    says: str
-    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,9 +34,8 @@ class Facts:
 
 def examine(facts: Facts) -> list[Finding]:
     """Every finding, the worst first."""
-    order = {"wrong": 0, "risky": 1, "good": 2}
     rules = (_stopping, _database, _redis, _threads, _probes, _exposure, _map, _reports, _names, _config, _health)
-    return sorted((found for rule in rules for found in rule(facts)), key=lambda finding: order[finding.level])
+    return worst_first(found for rule in rules for found in rule(facts))
 
 
 def _stopping(facts: Facts) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from atlas.model import EVERY_SERVICE
 from atlas.server import standing
@@ -13,24 +13,13 @@ from atlas.server.terminal import Session
 from atlas.server.wording import count, plain, span
 from atlas.world import World
 from smartrealm.errors import Forbidden, SmartError, Unauthorized, Unavailable
+from smartrealm.findings import Finding, worst_first
 from smartrealm.names import LOCAL
-
-Level = Literal["good", "risky", "wrong"]
 
 _SLOW_SECONDS = 0.5
 _CLOCK_SECONDS = 5.0
 _FORGOTTEN_SECONDS = 7 * 86400.0
 _SOON_SECONDS = 14 * 86400.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence about the map, and what to do about it."""
-
-    level: Level
-    topic: str
-    says: str
-    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,9 +58,7 @@ def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> li
 
 def findings(facts: Facts) -> list[Finding]:
     """Everything there is to say: what is wrong first."""
-    found = [finding for look in _LOOKS for finding in look(facts)]
-    order = ("wrong", "risky", "good")
-    return sorted(found, key=lambda finding: order.index(finding.level))
+    return worst_first(finding for look in _LOOKS for finding in look(facts))
 
 
 def _reach(facts: Facts) -> Iterator[Finding]:

@@ -16,9 +16,7 @@ from sqlalchemy import Connection, exc, text
 
 from smartrealm.errors import DeadlineExceeded
 from smartrealm.headers import CallContext, enter_call, leave_call
-from smartservice import create_app
-from smartservice import db as db_module
-from smartservice import redis as redis_module
+from smartservice import create_app, db as db_module, redis as redis_module
 from smartservice.db import Database, open_database
 from smartservice.redis import SmartRedis, open_redis
 from tests.changing import ChangingSettings

@@ -8,12 +8,13 @@ from dataclasses import asdict
 import click
 
 from atlas.model import Change
-from atlas.server.findings import Finding, examine
+from atlas.server.findings import examine
 from atlas.server.rendering import listing, listing_json, showing, showing_json
 from atlas.server.terminal import Session, reads
 from atlas.server.watching import follow
 from atlas.server.wording import change_json
 from smartrealm.errors import Forbidden
+from smartrealm.findings import Finding
 
 _COLOURS = {"wrong": "red", "risky": "yellow", "good": "green"}
 

@@ -16,8 +16,7 @@ import urllib3
 from urllib3.util.retry import Retry
 
 from tests.live.plain.observing import Place, attempt
-from tests.live.plain.programs import PROGRAMS as PROGRAMS
-from tests.live.plain.programs import program
+from tests.live.plain.programs import PROGRAMS as PROGRAMS, program
 from tests.processes import free_port
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")

@@ -75,8 +75,7 @@ def test_a_ruling_on_what_does_not_run_is_shown() -> None:
     """A word that waits for an instance to come back is not forgotten."""
     world = replace(WORLD, instances={})
     assert any(
-        "web-2:8010, which does not run: disabled" in line
-        for line in showing(replace(GLANCE, world=world), "identity")
+        "web-2:8010, which does not run: disabled" in line for line in showing(replace(GLANCE, world=world), "identity")
     )
 
 

@@ -14,8 +14,7 @@ from uuid import UUID
 
 import pytest
 from flask import Blueprint, Flask, Response, abort, got_request_exception
-from flask_restful import Resource, fields, marshal_with
-from flask_restful import abort as restful_abort
+from flask_restful import Resource, abort as restful_abort, fields, marshal_with
 from pydantic import BaseModel, Field
 
 from smartrealm import ConfigurationError
