@@ -14,8 +14,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from smartclient.routing import from_virtual
-from smartrealm import headers as words
-from smartrealm import redact, redact_text
+from smartrealm import headers as words, redact, redact_text
 
 NOT_GIVEN: Any = type("NotGiven", (), {"__repr__": lambda self: "not given"})()
 _VARIABLE = re.compile(r"\\\{(\w+)\\\}")

@@ -12,8 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import wait as wait_for
+from concurrent.futures import Future, InvalidStateError, wait as wait_for
 from contextvars import Context, copy_context
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar

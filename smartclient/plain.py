@@ -14,8 +14,7 @@ from typing import Any
 
 import requests
 from urllib3 import HTTPResponse
-from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError
-from urllib3.exceptions import SSLError as TLSError
+from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError as TLSError
 
 from smartclient import answers
 from smartclient.attempts import body_of, split_timeout

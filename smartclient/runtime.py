@@ -20,8 +20,7 @@ import requests.adapters
 from atlas.model import Instance, Service
 from atlas.world import Place, World
 from smartclient import breaker as breakers
-from smartclient.balance import Balancer
-from smartclient.balance import Settings as BalanceSettings
+from smartclient.balance import Balancer, Settings as BalanceSettings
 from smartclient.breaker import Breaker
 from smartclient.budget import Bucket, Budget
 from smartclient.errors import Attempt, NoInstances, UnknownService

@@ -18,14 +18,8 @@ import requests.sessions
 from requests import PreparedRequest, Request, Response
 from requests.sessions import (
     SessionRedirectMixin as SessionRedirectMixin,
-)
-from requests.sessions import (
     merge_hooks as merge_hooks,
-)
-from requests.sessions import (
     merge_setting as merge_setting,
-)
-from requests.sessions import (
     preferred_clock as preferred_clock,
 )
 
