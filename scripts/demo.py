@@ -45,7 +45,7 @@ class Welcomes(Resource):
 
     def get(self, name: str) -> dict[str, str]:
         """Ask hello, by its name."""
-        greeting = requests.post("service://hello/greetings", json={"name": name}, idempotency_key=name)
+        greeting = requests.post("service://hello/greetings", json={"name": name})
         greeting.raise_for_status()
         return {"welcome": greeting.json()["message"]}
 '''

@@ -41,7 +41,7 @@ RETRY = "Smart-Retry"
 """On an answer, `no`: the failure lies further down and was retried there; whoever receives it does not retry."""
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
-"""Makes a POST or PATCH repeatable: the service does the work of one key once."""
+"""Makes a POST or PATCH repeatable: it is for the service to do the work of one key once."""
 
 BAGGAGE = "baggage"
 """W3C Baggage: `key=value` pairs that flow through every service; only allow-listed keys are passed on."""
