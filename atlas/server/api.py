@@ -13,7 +13,7 @@ from flask_restful import Resource
 from atlas import wire
 from atlas.model import EVERY_SERVICE, Lease, Override, Ruling, Service, address, is_service_name
 from atlas.server.answers import Prepared
-from atlas.server.auth import author, needs, who
+from atlas.server.auth import author, check_still_in, needs, who
 from atlas.server.follower import Follower
 from atlas.server.models import (
     ClaimIn,
@@ -64,6 +64,7 @@ class World(_Resource):
             return _sent(self.follower.complete(audience), tagged=True)
         longest = current_app.config["ATLAS_LONGEST_WAIT"]
         found = self.follower.news(Position.parse(query.position), audience, min(query.wait, longest))
+        check_still_in()
         response = Response(status=204) if found is None else _sent(found)
         if self.follower.draining:
             response.headers[wire.DRAINING] = "yes"

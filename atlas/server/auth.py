@@ -16,6 +16,7 @@ from flask import Request, g, request
 
 from atlas import wire
 from atlas.model import EVERY_SERVICE, Author, Instance, Token
+from atlas.rules import instances_of_lease
 from atlas.server.answers import Audience
 from atlas.server.follower import Follower
 from atlas.world import World
@@ -53,7 +54,9 @@ class Principal:
         """Raise Forbidden unless every instance is theirs: those they name, and those that the lease carries now."""
         if self.role == "operator":
             return
-        for instance in (*instances, *follower.carried(lease_id)):
+        # A lease of which this worker has heard nothing may have been opened through another one a moment ago.
+        carried = follower.carried(lease_id) or tuple(instances_of_lease(follower.fresh(), lease_id))
+        for instance in (*instances, *carried):
             if self.subject != (instance.service if self.role == "service" else instance.host):
                 raise _refused(
                     f"hold the lease {lease_id} with {instance.key}",
@@ -78,6 +81,12 @@ def who() -> Principal:
 def author(why: str = "") -> Author:
     """The author of what this request changes, with the reason from the header `Atlas-Why`."""
     return who().author(why or wire.read_header(request.headers.get(wire.WHY, "")))
+
+
+def check_still_in() -> None:
+    """For a request that has waited: raise Unauthorized when its token was revoked or ended meanwhile."""
+    doorkeeper: Doorkeeper = g.atlas_doorkeeper
+    doorkeeper.identify(request)
 
 
 def needs(*roles: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -108,7 +117,7 @@ class Doorkeeper:
     def let_in(self) -> None:
         """For `before_request`: note who asks, or raise Unauthorized or Forbidden."""
         if request.path.startswith("/v1/"):
-            g.atlas_principal = self.identify(request)
+            g.atlas_doorkeeper, g.atlas_principal = self, self.identify(request)
 
     def identify(self, asked: Request) -> Principal:
         """Who sends this request. Raises Unauthorized, or Forbidden for what only looks like coming from this machine."""

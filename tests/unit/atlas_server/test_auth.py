@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from atlas.model import Edit, Instance, Override
 from atlas.server.app import check_tokens, make_app
+from atlas.world import Delta
 from smartrealm import ConfigurationError
 from smartservice import SmartService
 from tests.unit.atlas_server.double import MapDouble, wait_until
@@ -184,6 +188,50 @@ def test_a_revoked_token_is_refused_and_a_new_one_is_let_in_at_once(asking: Aski
     book.change(remove=[("token", "id-reader-dashboard")])
     wait_until(lambda: client.get("/v1/services").status_code == 401)
     assert asking("reader", "another").get("/v1/services").status_code == 200
+
+
+def test_a_reader_that_waits_is_told_nothing_once_its_token_is_gone(asking: Asking, book: MapDouble) -> None:
+    """News that come after the token was revoked are for others, also when the question was asked before."""
+    client = asking("service", "web")
+    position = client.get("/v1/world").get_json()["position"]
+    waiting = ThreadPoolExecutor(1).submit(client.get, f"/v1/world?position={position}&wait=5")
+    wait_until(lambda: client.application.extensions["atlas.follower"].waiting)
+    book.change(remove=[("token", "id-service-web")])
+    book.change(Override("web", "PAGE_SIZE", "only for web"))
+    answer = waiting.result(5)
+    assert answer.status_code == 401
+    assert "only for web" not in answer.get_data(as_text=True)
+
+
+def test_a_reader_that_waits_is_told_nothing_once_its_token_has_expired(book: MapDouble) -> None:
+    """The end of a token is the end of what it may see, not only of what it may ask."""
+    app = make_app(book=book, environ={}, TESTING=True, ATLAS_OPEN=False)
+    headers = {"Authorization": f"Bearer {book.token('service', 'web', expires_at=time.time() + 0.5)}"}
+    position = app.test_client().get("/v1/world", headers=headers).get_json()["position"]
+    url = f"/v1/world?position={position}&wait=5"
+    waiting = ThreadPoolExecutor(1).submit(app.test_client().get, url, headers=headers)
+    time.sleep(0.6)
+    book.change(Override("web", "PAGE_SIZE", "only for web"))
+    answer = waiting.result(5)
+    app.close()
+    assert answer.status_code == 401
+    assert "only for web" not in answer.get_data(as_text=True)
+
+
+def test_a_lease_that_was_opened_elsewhere_a_moment_ago_is_not_taken_over(asking: Asking, book: MapDouble) -> None:
+    """A worker that has not heard of a lease asks the store before it gives it away."""
+    client = asking("service", "billing")
+    assert client.get("/v1/services").status_code == 200
+    book.now = book.now.apply(  # the store has it, and no worker was told of it
+        Delta(book.now.position, book.now.position, (_carries("fresh", Instance("web", "h", 8000, lease="fresh")),))
+    )
+    body = {"incarnation": "i9", "instances": []}
+    assert client.put("/v1/leases/fresh", json=body).status_code == 403
+    assert client.delete("/v1/leases/fresh?incarnation=i9").status_code == 403
+
+
+def _carries(lease: str, instance: Instance) -> Edit:
+    return Edit("instance", instance.key, None, {**instance.to_json(), "lease": lease})
 
 
 def test_an_expired_token_is_refused(app: SmartService, book: MapDouble) -> None:
