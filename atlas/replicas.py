@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -296,10 +297,11 @@ def _was_never_sent(error: BaseException) -> bool:
 def _read_url(url: str) -> tuple[tuple[str, ...], str]:
     """The origins and the path before `/v1`. Raises ConfigurationError, which does not repeat what may be a credential."""
     scheme, separator, rest = url.partition("://")
+    rest = re.sub(rf",\s*{re.escape(scheme)}://", ",", rest)  # the scheme may stand before each host
     hosts, slash, path = rest.partition("/")
     if "@" in hosts:
         raise ConfigurationError("The URL of an Atlas holds no credentials: put the token into ATLAS_TOKEN.")
-    if scheme not in ("http", "https") or not separator or "?" in rest or "#" in rest:
+    if scheme not in ("http", "https") or not separator or "?" in rest or "#" in rest or "://" in rest or "," in path:
         raise ConfigurationError(f"{redact_text(url)!r} is no URL of an `atlas serve`: write {_EXAMPLE}.")
     origins = []
     for host in hosts.split(","):

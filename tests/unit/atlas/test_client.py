@@ -234,6 +234,8 @@ def test_the_token_is_sent_and_never_shown(
         ("ftp://a", "no URL"),
         ("http://user:secret@a", "ATLAS_TOKEN"),
         ("http://a?token=secret", "no URL"),
+        ("http://a,https://b", "no URL"),
+        ("http://a/x,http://b/x", "no URL"),
     ],
 )
 def test_a_url_that_cannot_be_understood_is_explained(url: str, said: str) -> None:
@@ -241,6 +243,13 @@ def test_a_url_that_cannot_be_understood_is_explained(url: str, said: str) -> No
     with pytest.raises(ConfigurationError, match=said) as caught:
         HttpDirectory(url)
     assert "secret" not in str(caught.value)
+
+
+def test_the_scheme_may_stand_before_each_host() -> None:
+    """Whoever writes the replicas as whole URLs means the same replicas."""
+    written = HttpDirectory("https://a:1, https://b/atlas")
+    assert repr(written) == repr(HttpDirectory("https://a:1,b/atlas"))
+    assert "https://b" in repr(written)
 
 
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "schlüssel"])
