@@ -28,6 +28,7 @@ from smartclient.limit import Limit
 from smartclient.routing import from_virtual
 from smartclient.transport import Pools
 from smartrealm import on_fork
+from smartrealm.calling import current_caller
 from smartrealm.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -361,8 +362,13 @@ _making = threading.Lock()
 
 
 def current() -> Mesh:
-    """The mesh entered in this context, else the default of the process, else one made of the environment."""
-    return _entered.get() or _default() or _made_of_environment()
+    """The mesh entered in this context, else the default of the process, else that of the service whose code runs here,
+    else one made of the environment."""
+    mesh = _entered.get() or _default()
+    if mesh is None:
+        caller = current_caller()
+        mesh = _made_of_environment() if caller is None else caller.mesh
+    return mesh
 
 
 def enter(mesh: Mesh) -> Token[Mesh | None]:

@@ -16,14 +16,13 @@ from flask import Flask, request
 
 import smartconfig
 from healthcheck import Engine
-from smartclient import runtime
 from smartrealm import NotConfigured, Realm, ServiceName, on_fork
+from smartrealm.calling import use_caller
 from smartrealm.redaction import Redactor
 from smartservice import errors, health, inbound, logs, openapi
 from smartservice.config import LiveConfig, Loaded, load_settings
 from smartservice.jsons import SmartJSON
 from smartservice.lifecycle import Lifecycle
-from smartservice.registration import Desk, Registration, instance_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -37,8 +36,10 @@ if TYPE_CHECKING:
     from smartservice.api import SmartApi
     from smartservice.atlas import Atlas
     from smartservice.db import Database
+    from smartservice.lifecycle import Desk
     from smartservice.metrics import Metrics
     from smartservice.redis import SmartRedis
+    from smartservice.registration import Registration
     from smartservice.reporting import Reports
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def create_app(
     """
     loaded = load_settings(config, source=source, environ=environ, overrides=overrides)
     app = SmartService(loaded, import_name=config if isinstance(config, str) else config.__name__)
-    runtime.use(app.mesh)
+    use_caller(app)
     logs.install(app)
     app.before_request(inbound.refuse_expired)
     errors.install(app, report=app.report)
@@ -187,6 +188,8 @@ class SmartService(Flask):
         """
         if self._atlas is None or not self.config["REGISTER"] or not self.config["PORT"]:
             return None
+        from smartservice.registration import Registration, instance_of
+
         registration = Registration(
             self._atlas.directory,
             lambda: instance_of(

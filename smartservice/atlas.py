@@ -1,13 +1,19 @@
-"""The map of the realm as this service sees it: one directory and one reader, shared by config, calls and registration."""
+"""The map of the realm as this service sees it: one directory and one reader, shared by config, calls and registration.
+
+A service without a map imports nothing of Atlas.
+"""
 
 from __future__ import annotations
 
-import atlas
-from atlas.directory import Directory
-from atlas.reader import Reader
-from atlas.world import World
-from smartconfig.loading import Beginning
+from typing import TYPE_CHECKING
+
 from smartrealm.redaction import redact_url
+
+if TYPE_CHECKING:
+    from atlas.directory import Directory
+    from atlas.world import World
+    from smartconfig import Source
+    from smartconfig.loading import Beginning
 
 _TRUE = ("1", "true", "yes", "on")
 
@@ -19,6 +25,8 @@ class Atlas:
     """
 
     def __init__(self, directory: Directory, *, name: str) -> None:
+        from atlas.reader import Reader
+
         self.name = name
         self.directory = directory
         self.reader = Reader(directory)
@@ -27,6 +35,12 @@ class Atlas:
     def world(self) -> World:
         """The map as this process knows it; it is followed from the first time on."""
         return self.reader.start().world
+
+    def overrides_of(self, service: str) -> Source:
+        """What the map sets for a service, as a source of its configuration."""
+        from smartconfig.atlas import AtlasSource
+
+        return AtlasSource(self.reader, service, name=self.name)
 
     def close(self) -> None:
         """Follow the map no more."""
@@ -45,6 +59,8 @@ def open_atlas(beginning: Beginning) -> Atlas | None:
     url = beginning.explicit.get("ATLAS_URL") if _is_testing(beginning) else beginning.value("ATLAS_URL")
     if url == "" or (url is None and (_is_testing(beginning) or not beginning.realm.is_local)):
         return None
+    import atlas
+
     directory = atlas.open(
         url,
         token=str(beginning.value("ATLAS_TOKEN") or "") or None,

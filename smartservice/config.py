@@ -11,7 +11,6 @@ from typing import Any
 from flask import Config, Flask
 
 import smartconfig
-from smartconfig.atlas import AtlasSource
 from smartconfig.loading import Beginning
 from smartrealm.redaction import redact
 from smartservice.atlas import Atlas, open_atlas
@@ -50,7 +49,7 @@ def load_settings(
             return source
         if environ.get("CONFIG_FILE"):
             return smartconfig.FileSource(environ["CONFIG_FILE"])
-        return None if found is None else AtlasSource(found.reader, beginning.service, name=found.name)
+        return None if found is None else found.overrides_of(beginning.service)
 
     settings = smartconfig.load(
         config,

@@ -28,7 +28,6 @@ from smartrealm import ConfigurationError
 from smartservice import lifecycle, management
 from smartservice.cells import Shelf, merge_dead
 from smartservice.logs import LineHandler, formatter
-from smartservice.registration import Desk
 from smartservice.workers import WorkerSide
 
 DRAIN_MARGIN_SECONDS = 2.0
@@ -186,7 +185,7 @@ class Instance:
     pid: int
     board: lifecycle.Board
     shelf: Shelf
-    desk: Desk = field(default_factory=Desk)
+    desk: lifecycle.Desk = field(default_factory=lifecycle.Desk)
     management: socket.socket | None = None
     drain_until: float | None = None
     rows: dict[int, int] = field(default_factory=dict)  # worker's age -> its row on the board

@@ -96,7 +96,7 @@ def _show_metrics(app: SmartService) -> Response:
 
 def make_metrics(app: SmartService) -> Metrics:
     """The metrics of one app with the gauges of its parts: in flight, health, config version, pools."""
-    from smartservice.client import declare_metrics
+    from smartservice.call_metrics import declare_metrics
     from smartservice.metrics import Metrics
 
     metrics = Metrics(app.service, realm=app.realm, release=app.config["RELEASE"])

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Request, Response
 
 from healthcheck.flask import ENDPOINT as HEALTH_ENDPOINT
-from smartclient import runtime
 from smartrealm import headers
+from smartrealm.calling import enter_caller
 from smartrealm.errors import DeadlineExceeded
 from smartservice import logs
 
@@ -78,7 +78,7 @@ class Inbound:
         headers.enter_call(call)
         logs.enter_app(self._app)
         self._settings.pin()
-        runtime.enter(self._app.mesh)
+        enter_caller(self._app)
         self._lifecycle.enter()
         exchange = _Exchange(self, call, environ, began)
 

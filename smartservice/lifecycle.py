@@ -7,9 +7,11 @@ board, and a Lifecycle speaks for its own process alone.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import mmap
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -125,6 +127,24 @@ def share() -> Board:
 def shared() -> Board | None:
     """The board of this instance, or None outside of gunicorn."""
     return _shared
+
+
+class Desk:
+    """What the workers of one instance share: made in the master before the first fork."""
+
+    def __init__(self) -> None:
+        self.incarnation = os.urandom(8).hex()
+        self._lock, path = tempfile.mkstemp(prefix="smartservice-")  # open as long as the instance lives
+        os.unlink(path)
+
+    def is_mine(self) -> bool:
+        """Whether this process is the one that speaks for the instance; the first to ask is, until it ends."""
+        try:
+            # Of the two kinds of locks this is the one that belongs to a process, not to the file that was inherited.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
 
 class Lifecycle:

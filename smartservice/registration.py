@@ -6,36 +6,18 @@ takes over within a second.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
-import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atlas.directory import Directory
 from atlas.keeper import Keeper
 from atlas.model import Instance, Lease
 
+if TYPE_CHECKING:
+    from atlas.directory import Directory
+    from smartservice.lifecycle import Desk
+
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")
-
-
-class Desk:
-    """What the workers of one instance share: made in the master before the first fork."""
-
-    def __init__(self) -> None:
-        self.incarnation = os.urandom(8).hex()
-        self._lock, path = tempfile.mkstemp(prefix="smartservice-")  # open as long as the instance lives
-        os.unlink(path)
-
-    def is_mine(self) -> bool:
-        """Whether this process is the one that speaks for the instance; the first to ask is, until it ends."""
-        try:
-            # Of the two kinds of locks this is the one that belongs to a process, not to the file that was inherited.
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
 
 
 class Registration:

@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from smartservice.lifecycle import Board, Lifecycle, Worker
+from smartservice.lifecycle import Board, Desk, Lifecycle, Worker
 from smartservice.management import Answers, Listener
-from smartservice.registration import Desk, Registration
+
+if TYPE_CHECKING:
+    from smartservice.registration import Registration
 
 QUICK_SECONDS = 2.0
 _REPLACED_AFTER = 1.25

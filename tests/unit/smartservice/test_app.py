@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -123,3 +125,17 @@ def test_a_module_object_works_like_its_name() -> None:
     assert app.config["PAGE_SIZE"] == 20
     assert app.realm == "local"
     app.close()
+
+
+def test_a_service_that_calls_nobody_imports_no_client() -> None:
+    """Without a map and without calls, neither a client nor the map nor what they need is imported."""
+    program = (
+        "import sys\n"
+        "from types import ModuleType\n"
+        "from smartservice import create_app\n"
+        "app = create_app(ModuleType('quiet.config'), environ={'REALM': 'production'})\n"
+        "app.test_client().get('/healthcheck')\n"
+        "print(sorted({'requests', 'urllib3', 'smartclient', 'atlas', 'kazoo', 'boto3'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from smartrealm.findings import Finding
 from smartservice import defaults
-from smartservice.doctor import Facts, Finding, examine
+from smartservice.doctor import Facts, examine
 
 DEFAULTS = {name: value for name, value in vars(defaults).items() if name.isupper()}
 SOUND = {

@@ -15,8 +15,7 @@ from gunicorn.config import Config
 
 import smartservice.gunicorn
 from smartservice.gunicorn import QuietLogger, _app_of, _at_import, drain_seconds, settings
-from smartservice.lifecycle import Board, Lifecycle
-from smartservice.registration import Desk
+from smartservice.lifecycle import Board, Desk, Lifecycle
 from smartservice.workers import WorkerSide
 
 QUIET: dict[str, str] = {}

@@ -11,7 +11,8 @@ import pytest
 from atlas.directory import Directory
 from atlas.model import Instance
 from smartrealm import NotConfigured
-from smartservice.registration import Desk, Registration, address_of_this_host, instance_of
+from smartservice.lifecycle import Desk
+from smartservice.registration import Registration, address_of_this_host, instance_of
 from tests.processes import wait_until
 from tests.unit.atlas.scripted import ScriptedDirectory
 from tests.unit.smartservice.making import Make, make
