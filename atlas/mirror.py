@@ -215,7 +215,8 @@ class _Follower:
         self._stop.set()
 
     def join(self, seconds: float) -> None:
-        thread = self._thread
+        with self._lock:  # it may be made and not started yet
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(seconds)
 

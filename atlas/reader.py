@@ -18,6 +18,9 @@ from smartrealm.errors import Unavailable
 WAIT_SECONDS = 25.0
 """How long one question may wait for news."""
 
+FIRST_WAIT_SECONDS = 2.0
+"""The same of the question after a failure: without news, too, it is soon known that the map answers again."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two questions while nobody answers; short, since registrations are to be right soon after an outage."""
 
@@ -165,6 +168,8 @@ def _follow(reference: weakref.ref[Reader], directory: Directory, stop: threadin
     while (reader := reference()) is not None and not stop.is_set() and os.getpid() == pid:
         _, world, ready, seconds = reader._ask()
         spread = reader._spread
+        if failures:
+            seconds = min(seconds, FIRST_WAIT_SECONDS)
         del reader  # nothing may keep the reader alive while this thread waits
         answer: World | Delta | Exception | None
         try:

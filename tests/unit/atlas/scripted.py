@@ -15,6 +15,7 @@ class ScriptedDirectory:
     def __init__(self) -> None:
         self.answers: queue.Queue[World | Delta | Exception | None] = queue.Queue()
         self.asked: list[Position | None] = []
+        self.waits: list[float] = []
         self.held: queue.Queue[Lease] = queue.Queue()
         self.released: queue.Queue[tuple[str, str]] = queue.Queue()
         self.refuse: Exception | None = None
@@ -29,6 +30,7 @@ class ScriptedDirectory:
 
     def wait(self, position: Position, seconds: float) -> Any:
         self.asked.append(position)
+        self.waits.append(seconds)
         return self._next()
 
     def hold(self, lease: Lease) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from atlas.directory import Directory
 from atlas.model import Edit, Instance
-from atlas.reader import LONGEST_PAUSE, Reader, pause
+from atlas.reader import FIRST_WAIT_SECONDS, LONGEST_PAUSE, Reader, pause
 from atlas.world import Delta, Position, World
 from smartrealm.errors import Unavailable
 from tests.processes import wait_until
@@ -61,6 +61,17 @@ def test_absence_of_news_is_no_removal(caplog: pytest.LogCaptureFixture) -> None
         "the map cannot be followed, going on with what is known: away",
         "the map is followed again",
     ]
+    reader.close()
+    directory.say(None)
+
+
+def test_the_end_of_an_outage_is_known_soon() -> None:
+    """The question after a failure waits for news only shortly, so that an answer without news is heard soon too."""
+    directory = ScriptedDirectory()
+    reader = reader_of(directory, wait_seconds=25.0).start()
+    directory.say(world_with_one(), None, Unavailable("away"), None)
+    wait_until(lambda: len(directory.waits) == 4)
+    assert directory.waits == [25.0, 25.0, FIRST_WAIT_SECONDS, 25.0]
     reader.close()
     directory.say(None)
 
