@@ -23,13 +23,11 @@ from atlas import moving, rules
 from atlas.leases import Leases
 from atlas.log import Draft, Head, Log
 from atlas.mirror import Mirror, items_of
-from atlas.model import EVERY_SERVICE, Author, Change, Edit, Kind, Lease, Override, Ruling, Service, Token
+from atlas.model import EVERY_SERVICE, ROLES, Author, Change, Edit, Kind, Lease, Override, Ruling, Service, Token
 from atlas.secrets import SecretBox, Unreadable
 from atlas.stores.store import Store
 from atlas.world import Delta, Position, World
 from smartrealm.errors import NotFound, SmartError, ValidationFailed
-
-ROLES = ("operator", "service", "host", "reader")
 
 _log = logging.getLogger("atlas")
 
@@ -209,14 +207,13 @@ class Book:
         """A new bearer token, `<id>.<43 random characters>`, and what is kept of it."""
         if role not in ROLES:
             raise ValidationFailed(f"There is no role {role}: a token is for one of {', '.join(ROLES)}.")
-        if not isinstance(subject, str) or not 0 < len(subject) <= 200:
-            raise ValidationFailed("A token has a subject: the person, service or host that will hold it.")
-        if expires_at is not None and expires_at <= self._now():
-            raise ValidationFailed("The time at which this token ends is over already.")
         token_id = secrets.token_hex(4)
         text = f"{token_id}.{secrets.token_urlsafe(32)}"
         digest = hashlib.sha256(text.encode()).hexdigest()
         token = Token(token_id, role, subject, digest, self._now(), expires_at)  # type: ignore[arg-type]
+        token.check()
+        if expires_at is not None and expires_at <= self._now():
+            raise ValidationFailed("The time at which this token ends is over already.")
         self._change(by, lambda world, _: rules.change(world, "token", token_id, token.to_json()))
         return text, token
 

@@ -24,6 +24,9 @@ State = Literal["enabled", "draining", "disabled"]
 RetryClass = Literal["none", "idempotent"]
 """Whether callers may repeat idempotent calls of a service: `idempotent` (the default) or `none`."""
 
+ROLES = ("operator", "service", "host", "reader")
+"""What a token may be for."""
+
 _KEY = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:_-]{0,252}[A-Za-z0-9])?|::1?")
 _TEXT = 2000
@@ -102,12 +105,24 @@ def _is_number(value: object, least: float, most: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
-def _is_whole(value: object, least: int, most: int) -> bool:
+def is_whole(value: object, least: int, most: int = 2**53) -> bool:
+    """Whether it is a whole number in these bounds; True is none."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _is_text(value: object, longest: int = _TEXT) -> bool:
-    return isinstance(value, str) and len(value) <= longest
+def is_text(value: object, longest: int = _TEXT) -> bool:
+    """Whether it is text that every store can keep: half of a surrogate pair has no UTF-8."""
+    if not isinstance(value, str) or len(value) > longest:
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def is_time(value: object) -> bool:
+    """Whether it is a time of day: seconds since 1970."""
+    return _is_number(value, 0, 1e12)
 
 
 def _is_host(value: object) -> bool:
@@ -117,6 +132,7 @@ def _is_host(value: object) -> bool:
 _NAME_RULE = "1 to 63 lower-case letters, digits and single hyphens, beginning with a letter"
 _PORT_RULE = "a whole number from 1 to 65535"
 _TEXT_RULE = f"text of at most {_TEXT} characters"
+_TIME_RULE = "seconds since 1970"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +155,11 @@ class Service(_Value):
     def _rules(self) -> Iterator[tuple[str, Callable[[], bool], str]]:
         yield "name", lambda: is_service_name(self.name), _NAME_RULE
         for name in ("owner", "description", "repository", "version_policy"):
-            yield name, partial(_is_text, getattr(self, name)), _TEXT_RULE
-        yield "port", lambda: self.port is None or _is_whole(self.port, 1, 65535), _PORT_RULE
+            yield name, partial(is_text, getattr(self, name)), _TEXT_RULE
+        yield "port", lambda: self.port is None or is_whole(self.port, 1, 65535), _PORT_RULE
         yield (
             "health_path",
-            lambda: _is_text(self.health_path) and self.health_path.startswith("/"),
+            lambda: is_text(self.health_path) and self.health_path.startswith("/"),
             "begins with a slash",
         )
         yield "timeout_seconds", lambda: _is_number(self.timeout_seconds, 0.001, 3600), "seconds, 0.001 to 3600"
@@ -179,11 +195,11 @@ class Instance(_Value):
     def _rules(self) -> Iterator[tuple[str, Callable[[], bool], str]]:
         yield "service", lambda: is_service_name(self.service), _NAME_RULE
         yield "host", lambda: _is_host(self.host), "a host name or an address"
-        yield "port", lambda: _is_whole(self.port, 1, 65535), _PORT_RULE
-        yield "weight", lambda: _is_whole(self.weight, 0, 1000), "a whole number from 0 to 1000"
+        yield "port", lambda: is_whole(self.port, 1, 65535), _PORT_RULE
+        yield "weight", lambda: is_whole(self.weight, 0, 1000), "a whole number from 0 to 1000"
         yield "draining", lambda: isinstance(self.draining, bool), "true or false"
         for name in ("zone", "version", "incarnation", "lease"):
-            yield name, partial(_is_text, getattr(self, name), 200), "text of at most 200 characters"
+            yield name, partial(is_text, getattr(self, name), 200), "text of at most 200 characters"
 
 
 def address(host: str, port: int) -> str:
@@ -214,16 +230,17 @@ class Ruling(_Value):
     def _rules(self) -> Iterator[tuple[str, Callable[[], bool], str]]:
         yield "service", lambda: is_service_name(self.service), _NAME_RULE
         yield "host", lambda: _is_host(self.host), "a host name or an address"
-        yield "port", lambda: _is_whole(self.port, 1, 65535), _PORT_RULE
+        yield "port", lambda: is_whole(self.port, 1, 65535), _PORT_RULE
         yield "state", lambda: self.state in ("enabled", "draining", "disabled"), "enabled, draining or disabled"
-        yield "weight", lambda: self.weight is None or _is_whole(self.weight, 0, 1000), "a whole number from 0 to 1000"
-        yield "reason", lambda: _is_text(self.reason), _TEXT_RULE
-        yield "author", lambda: _is_text(self.author, 200), "text of at most 200 characters"
+        yield "weight", lambda: self.weight is None or is_whole(self.weight, 0, 1000), "a whole number from 0 to 1000"
+        yield "reason", lambda: is_text(self.reason), _TEXT_RULE
+        yield "author", lambda: is_text(self.author, 200), "text of at most 200 characters"
         yield (
             "expires_at",
-            lambda: self.expires_at is None or _is_number(self.expires_at, 0, 1e12),
-            "seconds since 1970",
+            lambda: self.expires_at is None or is_time(self.expires_at),
+            _TIME_RULE,
         )
+        yield "at", lambda: is_time(self.at), _TIME_RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,13 +271,14 @@ class Lease:
         if not isinstance(data, Mapping):
             raise ValidationFailed("This is no lease: a JSON object is needed.")
         for name in ("id", "incarnation"):
-            check.want(_is_text(data.get(name), 200) and data.get(name), name, "text of 1 to 200 characters")
+            check.want(is_text(data.get(name), 200) and data.get(name), name, "text of 1 to 200 characters")
         check.want(
             re.fullmatch(r"[A-Za-z0-9\[][A-Za-z0-9._:@\[\]-]{0,199}", str(data.get("id"))),
             "id",
             "letters, digits and . _ : @ - [ ], beginning with a letter or a digit",
         )
         check.want(_is_number(data.get("ttl_seconds", 15.0), 1, 3600), "ttl_seconds", "seconds, 1 to 3600")
+        check.want(is_time(data.get("opened_at", 0.0)), "opened_at", _TIME_RULE)
         check.want(isinstance(data.get("instances", []), list | tuple), "instances", "a list")
         check.finish()
         return cls(
@@ -301,6 +319,9 @@ class Override(_Value):
             "upper-case letters, digits and _",
         )
         yield "secret", lambda: isinstance(self.secret, bool), "true or false"
+        yield "author", lambda: is_text(self.author, 200), "text of at most 200 characters"
+        yield "at", lambda: is_time(self.at), _TIME_RULE
+        yield "revision", lambda: is_whole(self.revision, 0), "a whole number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +335,18 @@ class Token(_Value):
     digest: str = field(repr=False)
     created_at: float = 0.0
     expires_at: float | None = None
+
+    def _rules(self) -> Iterator[tuple[str, Callable[[], bool], str]]:
+        yield "id", lambda: is_text(self.id, 200) and bool(self.id), "text of 1 to 200 characters"
+        yield "role", lambda: self.role in ROLES, f"one of {', '.join(ROLES)}"
+        yield (
+            "subject",
+            lambda: is_text(self.subject, 200) and self.subject.isprintable() and bool(self.subject.strip()),
+            "who will hold it: the name of a person, a service or a host, at most 200 characters",
+        )
+        yield "digest", lambda: is_text(self.digest, 200), "a SHA-256"
+        yield "created_at", lambda: is_time(self.created_at), _TIME_RULE
+        yield "expires_at", lambda: self.expires_at is None or is_time(self.expires_at), _TIME_RULE
 
 
 Kind = Literal["service", "override", "ruling", "token", "lease", "instance"]

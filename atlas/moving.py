@@ -9,12 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from atlas.leases import Leases, with_instances
 from atlas.log import Draft, change_json, read_change
 from atlas.mirror import KINDS, Mirror, items_of
-from atlas.model import Change, Edit, Lease, Override
+from atlas.model import Author, Change, Edit, Kind, Lease, Override, is_text, is_time, is_whole
+from atlas.rules import check_author, check_value
 from atlas.secrets import is_sealed
 from atlas.world import PARSERS, Delta, Position, World
 from smartrealm.errors import ValidationFailed
@@ -70,44 +72,59 @@ class _Folding:
             raise ValidationFailed(f"This export has the format {header.get('format')!r}; this version reads {FORMAT}.")
         count, revision = 1, 0
         for record in self._records:
-            if "end" in record:
+            if isinstance(record, Mapping) and "end" in record:
                 if record["end"] != count or revision != header.get("revision"):
                     raise ValidationFailed("Records are missing in this export: it says so itself at its end.")
+                if next(self._records, None) is not None:
+                    raise ValidationFailed("There is something behind the end of this export: import one at a time.")
                 return
             count += 1
             try:
                 if "change" in record:
-                    change = read_change(record["change"])
-                    yield self._folded(change, revision + 1)
-                    revision = change.revision
+                    change = self._folded(read_change(record["change"]), revision + 1)
                 else:
                     lease = Lease.from_json(record["lease"])
-                    self.leases[lease.id] = lease
+                    carried = tuple(replace(one, lease=lease.id) for one in lease.instances)
+                    self.leases[lease.id] = replace(lease, instances=carried)
+                    continue
+            except ValidationFailed as error:
+                raise ValidationFailed(f"Record {count} of this export: {error.message}", errors=error.errors) from None
             except (KeyError, TypeError, AttributeError, ValueError):
                 raise ValidationFailed(f"Record {count} of this export cannot be read.") from None
+            yield change
+            revision = change.revision
         raise ValidationFailed("This export is cut off: the record that ends it is missing.")
 
     def _folded(self, change: Change, expected: int) -> Change:
-        if change.revision != expected:
+        if change.revision != expected or not is_whole(change.revision, 1):
             raise ValidationFailed(f"Revision {expected} is missing in this export.")
+        if not is_time(change.at) or not is_text(change.id, 200):
+            raise ValidationFailed(f"Revision {expected} does not say when it was made, or has no id.")
+        check_author(Author(change.author, change.why))
         for edit in change.edits:
             if edit.kind not in KINDS["catalogue"]:
-                raise ValidationFailed(
-                    f"Revision {expected} of this export changes a {edit.kind}: no history has that."
-                )
-            if edit.after is not None:
-                _check(PARSERS[edit.kind](edit.after))
+                raise ValidationFailed(f"Revision {expected} changes a {edit.kind}: no history has that.")
+            for data in (edit.before, edit.after):
+                if data is not None:
+                    _check(edit.kind, edit.key, data)
         self.world = self.world.apply(Delta(Position(), Position(), change.edits))
         return change
 
 
-def _check(value: Any) -> None:
+def _check(kind: Kind, key: str, data: Mapping[str, Any]) -> None:
     """What a person wrote into an export is looked at as if it came through the interface."""
+    value = PARSERS[kind](data)
     value.check()
-    if isinstance(value, Override) and value.secret and not is_sealed(value.value):
-        raise ValidationFailed(
-            f"The secret {value.name} is not sealed in this export: set it after the import instead."
-        )
+    own = {"service": "name", "override": "name", "ruling": "key", "token": "id"}[kind]
+    if getattr(value, own) != key:
+        raise ValidationFailed(f"What stands at the {kind} {key!r} says that it is {getattr(value, own)!r}.")
+    if isinstance(value, Override) and value.secret:
+        if not is_sealed(value.value):
+            raise ValidationFailed(f"The secret {value.name} is not sealed: set it after the import instead.")
+    elif isinstance(value, Override):
+        check_value(value.name, value.value)
+        if value.hidden:
+            raise ValidationFailed(f"The value of {value.name} is hidden: this is no export of an operator.")
 
 
 def _presence(world: World, leases: Mapping[str, Lease]) -> Draft:

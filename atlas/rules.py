@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from atlas.model import Author, Change, Edit, Instance, Kind, Override, Ruling, Service
+from atlas.model import Author, Change, Edit, Instance, Kind, Override, Ruling, Service, is_text
 from atlas.world import TABLES, World
 from smartrealm.errors import Conflict, NotFound, ValidationFailed
 
@@ -132,16 +132,16 @@ def unknown_service(world: World, name: str) -> NotFound:
 
 def check_author(by: Author) -> None:
     """Whoever changes something has a name."""
-    if not isinstance(by.name, str) or not by.name.strip() or len(by.name) > 200:
+    if not is_text(by.name, 200) or not by.name.strip():
         raise ValidationFailed("Who makes this change? An author has a name of at most 200 characters.")
-    if not isinstance(by.why, str) or len(by.why) > 2000:
+    if not is_text(by.why):
         raise ValidationFailed("The reason of a change is text of at most 2000 characters.")
 
 
 def check_value(name: str, value: Any) -> None:
     """A setting has a JSON value of a size that everybody can hold in memory."""
     try:
-        size = len(json.dumps(value, allow_nan=False).encode())
+        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError):
         raise ValidationFailed(
             f"The value of {name} has no JSON form: numbers, text, true, false, null, lists and objects have."

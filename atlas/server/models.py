@@ -18,7 +18,7 @@ def _model_of(kind: type[Any], name: str, *, without: Collection[str]) -> Any:
     found: dict[str, Any] = {
         one.name: (hints[one.name], ... if one.default is dataclasses.MISSING else one.default) for one in wanted
     }
-    return create_model(name, __config__=ConfigDict(extra="forbid"), __doc__=kind.__doc__, **found)
+    return create_model(name, __config__=ConfigDict(extra="forbid", strict=True), __doc__=kind.__doc__, **found)
 
 
 class _In(BaseModel):

@@ -60,6 +60,44 @@ def test_a_change_has_an_author(book: Book, by: Author) -> None:
         book.put_service(Service("identity"), by=by)
 
 
+@pytest.mark.parametrize(
+    ("role", "subject", "expires_at", "told"),
+    [
+        ("king", "anna", None, "no role king"),
+        ("reader", "", None, "subject"),
+        ("reader", "  ", None, "subject"),
+        ("reader", "an\x1b[31mna", None, "subject"),
+        ("reader", "anna", float("nan"), "expires_at"),
+        ("reader", "anna", float("inf"), "expires_at"),
+        ("reader", "anna", 1.0, "over already"),
+    ],
+)
+def test_a_token_that_cannot_be_kept_is_refused(
+    role: str, subject: str, expires_at: float | None, told: str, book: Book
+) -> None:
+    """With what is wrong; never one that would hold for ever by mistake, or whose holder has no name."""
+    with pytest.raises(ValidationFailed, match=told):
+        book.create_token(role, subject, by=ANNA, expires_at=expires_at)
+    assert not book.world().tokens
+
+
+def test_half_a_character_is_refused_everywhere(book: Book) -> None:
+    """Text without UTF-8 is a mistake of the caller, not a failure of the store."""
+    half = "\ud800"
+    for write in (
+        lambda: book.put_service(Service("web", owner=half), by=ANNA),
+        lambda: book.put_service(Service("web"), by=Author("anna", half)),
+        lambda: book.put_service(Service("web"), by=Author(half)),
+        lambda: book.set_override("*", "KEY", {"x": [half]}, by=ANNA),
+        lambda: book.set_override("*", "KEY", half, by=ANNA, secret=True),
+        lambda: book.hold(Lease("h", "i", instances=(Instance("web", "h", 1, zone=half),))),
+        lambda: book.hold(Lease("h", half)),
+    ):
+        with pytest.raises(ValidationFailed):
+            write()
+    assert book.world().position.revision == 0
+
+
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, object(), "x" * LARGEST_VALUE])
 def test_a_value_that_cannot_be_kept_is_refused(book: Book, value: object) -> None:
     """Only JSON of a bounded size is a setting; the sentence names the key, never the value."""

@@ -29,6 +29,18 @@ def header(revision: int = 1, **more: Any) -> dict[str, Any]:
 SERVICE = change("service", "identity", {"name": "identity"})
 
 
+def with_(**told: Any) -> list[dict[str, Any]]:
+    """An export with one change of which some members are these."""
+    return [header(), {"change": {**SERVICE["change"], **told}}, {"end": 2}]
+
+
+def override(value: Any = 1, key: str = "*/K", before: Any = None, **more: Any) -> list[dict[str, Any]]:
+    """An export of one override."""
+    told = {"revision": 1, "at": 1.5, "author": "anna", "why": "", "id": "x"}
+    after = {"scope": "*", "key": "K", "value": value, **more}
+    return [header(), {"change": {**told, "edits": [["override", key, before, after]]}}, {"end": 2}]
+
+
 @pytest.mark.parametrize(
     ("records", "told"),
     [
@@ -45,6 +57,27 @@ SERVICE = change("service", "identity", {"name": "identity"})
         ([header(), change("token", "t", None) | {"change": {}}, {"end": 2}], "Record 2"),
         ([header(), SERVICE, {"lease": {"id": "/", "incarnation": "i"}}, {"end": 3}], "no lease"),
         ([header(), SERVICE, {"else": 1}, {"end": 3}], "Record 3"),
+        ([header(), 5, {"end": 2}], "Record 2"),
+        ([header(), ["end"], {"end": 2}], "Record 2"),
+        ([header(), SERVICE, {"end": 2}, header()], "behind the end"),
+        (with_(revision=1.0), "Revision 1"),
+        (with_(revision=True), "Revision 1"),
+        (with_(at="noon"), "when"),
+        (with_(at=float("nan")), "when"),
+        (with_(author=5), "Who makes"),
+        (with_(why=None), "reason"),
+        (with_(id=[1]), "no id"),
+        ([header(), change("service", "shop", {"name": "identity"}), {"end": 2}], "'shop' says that it is 'identity'"),
+        ([header(), change("token", "t", {"id": "t", "role": "god", "subject": "s", "digest": "0" * 64})], "role"),
+        (override(key="*/OTHER"), r"'\*/OTHER' says"),
+        (override(before={"nope": 1}), "Record 2"),
+        (override(before="text"), "Record 2"),
+        (override(float("nan")), "no JSON form"),
+        (override("\ud800"), "no JSON form"),
+        (override("x" * 70_000), "at most 65536"),
+        (override(None, hidden=True), "hidden"),
+        (override(at="noon"), "at: seconds"),
+        ([header(), SERVICE, {"lease": {"id": "h", "incarnation": "i", "opened_at": float("inf")}}], "opened_at"),
         (
             [
                 header(),
@@ -62,6 +95,14 @@ def test_what_no_export_wrote_is_refused(book: Book, records: list[Any], told: s
     assert "s3cret" not in str(caught.value)
     assert book.world().position.revision == 0
     assert book.import_([header(), SERVICE, {"end": 2}]) == 1
+
+
+def test_what_a_lease_of_an_export_carries_is_carried_by_it(book: Book) -> None:
+    """Also when its instances name another one: nothing comes that nobody could ever end."""
+    carried = {"service": "identity", "host": "h", "port": 1, "lease": "other"}
+    lease = {"lease": {"id": "host-1", "incarnation": "i", "instances": [carried]}}
+    book.import_([header(), SERVICE, lease, {"end": 3}])
+    assert book.world().instances["identity"]["h:1"].lease == "host-1"
 
 
 def test_an_empty_map_is_moved_too(book: Book) -> None:

@@ -80,6 +80,7 @@ def test_a_write_reaches_the_map_as_it_was_said(
     [
         ("PUT", "/v1/services/shop", {"prot": 8003}, 422, "#/prot"),
         ("PUT", "/v1/services/shop", {"port": 80030}, 422, "1 to 65535"),
+        ("PUT", "/v1/services/shop", {"port": True}, 422, "#/port"),
         ("PUT", "/v1/services/Shop!", {}, 422, "lower-case"),
         ("POST", "/v1/services/shop/port", {"ports": "many"}, 422, "8000-8999"),
         ("PUT", "/v1/config/web/A", {}, 422, "#/value"),
