@@ -140,6 +140,14 @@ def _services(facts: Facts) -> Iterator[Finding]:
                 f"{name} takes no calls: {count(len(places), 'instance')}, none enabled",
                 f"atlas show {name}; atlas enable {name} HOST:PORT",
             )
+    absent = sorted(set(world.services) - set(world.instances))
+    if absent and facts.realm != "local":
+        yield Finding(
+            "risky",
+            "services",
+            f"registered, and no instance runs: {', '.join(absent[:8])}" + " ..." * (len(absent) > 8),
+            "Read the end of its log where it ran; what is not needed any more: atlas service remove NAME",
+        )
     stray = sorted(set(world.instances) - set(world.services))
     if stray:
         yield Finding(

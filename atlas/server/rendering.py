@@ -53,7 +53,7 @@ def listing(glance: Glance) -> list[str]:
     if glance.changes:
         lines.append(f"last change {change_line(glance.changes[0], glance.now)}")
     troubles = [click.style(f"! {line}", fg="red") for line in _troubles(glance)]
-    notes = [click.style(f"- {line}", fg="yellow") for line in _rulings(glance)]
+    notes = [click.style(f"- {line}", fg="yellow") for line in (*_absent_services(glance), *_rulings(glance))]
     lines += [*troubles, *notes, ""]
     if not glance.names:
         lines.append("No service is registered yet: atlas service add NAME, or start one.")
@@ -84,6 +84,15 @@ def _troubles(glance: Glance) -> Iterator[str]:
         if places and not any(place.takes_calls for place in places):
             which = "its only instance is not" if len(places) == 1 else f"none of its {len(places)} instances is"
             yield f"{name} takes no calls: {which} enabled"
+
+
+def _absent_services(glance: Glance) -> Iterator[str]:
+    """Known services of which nothing runs: what ended without a word is found here. On a laptop that is as it should be."""
+    if glance.realm != "local":
+        absent = [name for name in glance.names if not glance.places(name)]
+        if absent:
+            more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+            yield f"no instance runs of {', '.join(absent[:8])}{more}"
 
 
 def _rulings(glance: Glance) -> Iterator[str]:

@@ -166,6 +166,11 @@ function renderTrouble() {
       told.push(["wrong", [linkTo(row.name), ` takes no calls: ${which} enabled.`]]);
     }
   }
+  const absent = [...rows.values()].filter((row) => STATES.every((state) => !row.counts[state]));
+  if (absent.length && status.server?.realm !== "local") {
+    const links = absent.slice(0, 8).flatMap((row, index) => [index ? ", " : " ", linkTo(row.name)]);
+    told.push(["note", ["No instance runs of", ...links, absent.length > 8 ? ` and ${absent.length - 8} more.` : "."]]);
+  }
   for (const [key, ruling] of [...world.rulings].sort()) {
     if (inForce(ruling) && ruling.state && ruling.state !== "enabled") {
       told.push(["note", [linkTo(splitKey(key)[0]), " ", make("span", { class: "address" }, splitKey(key)[1]), " ", ...rulingParts(ruling)]]);

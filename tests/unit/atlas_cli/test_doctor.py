@@ -32,6 +32,11 @@ LATE = {"id": "web-1", "ttl_seconds": 15.0, "renewed_at": NOW - 44, "overdue": T
         (replace(FACTS, status={**STATUS, "leases": [LATE]}), "wrong", "1 lease overdue: web-1 (44 s)"),
         (replace(FACTS, status={**STATUS, "leases": [LATE], "held_back": True}), "wrong", "none is given up"),
         (replace(FACTS, world=World(instances=ONE, rulings={DISABLED.key: DISABLED})), "wrong", "takes no calls"),
+        (
+            replace(FACTS, world=World(services={"teams": Service("teams")})),
+            "risky",
+            "registered, and no instance runs: teams",
+        ),
         (replace(FACTS, world=World(instances=ONE)), "risky", "run without being registered: identity"),
         (
             replace(FACTS, world=World(overrides={"identiy/A": Override("identiy", "A", 1)})),

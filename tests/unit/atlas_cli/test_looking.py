@@ -36,7 +36,8 @@ def test_the_first_lines_say_how_the_realm_is() -> None:
     text = "\n".join(lines)
     assert "2 services, 3 instances (1 enabled, 1 draining, 1 disabled), 3 leases" in lines[0]
     assert "lease web-1 is overdue: no sign of life for 44 s; it carries 1 instance" in lines[1]
-    assert "identity web-2:8010 disabled 10 min ago by anna: slow" in lines[2]
+    assert "- no instance runs of teams" in lines[2]
+    assert "identity web-2:8010 disabled 10 min ago by anna: slow" in lines[3]
     assert "1.4 (2), 1.3" in text
     assert text.index("overdue") < text.index("versions")
 
@@ -49,6 +50,11 @@ def test_a_service_that_takes_no_calls_stands_out() -> None:
         "teams takes no calls: its only instance is not enabled" in line
         for line in listing(replace(GLANCE, world=world))
     )
+
+
+def test_what_does_not_run_on_a_laptop_is_nothing_to_tell() -> None:
+    """A service that is generated and not started is as it should be in the local realm."""
+    assert not any("no instance" in line for line in listing(replace(GLANCE, realm="local")))
 
 
 def test_a_word_whose_time_is_over_is_no_trouble() -> None:
