@@ -11,7 +11,8 @@ import weakref
 from collections.abc import Callable
 
 from atlas.directory import Directory
-from atlas.world import Delta, World
+from atlas.remembered import RememberedWorld
+from atlas.world import Delta, Position, World
 from smartrealm import on_fork
 from smartrealm.errors import Unavailable
 
@@ -24,14 +25,17 @@ FIRST_WAIT_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two questions while nobody answers; short, since registrations are to be right soon after an outage."""
 
+PATIENCE = 0.5
+"""Seconds for the first answer, before what is remembered stands in for it."""
+
 _log = logging.getLogger("atlas")
 
 
 class Reader:
     """A World in memory, brought up to date as soon as something changes.
 
-    While the directory cannot be reached the last World stays in force: absence of news is never a removal. Reading `world`
-    takes no lock and no time. Safe from any thread; after a fork the child keeps the World and follows anew with its first
+    While the directory cannot be reached the last World stays in force: absence of news is never a removal. `remembered` keeps it
+    for processes that start while the directory is away. Reading `world` takes no lock and no time. Safe from any thread; after a fork the child keeps the World and follows anew with its first
     `start()`. A reader that nobody holds any more ends its thread by itself, within one question.
     """
 
@@ -39,6 +43,7 @@ class Reader:
         self,
         directory: Directory,
         *,
+        remembered: RememberedWorld | None = None,
         clock: Callable[[], float] = time.monotonic,
         spread: Callable[[], float] = random.random,
         wait_seconds: float = WAIT_SECONDS,
@@ -47,6 +52,7 @@ class Reader:
         self.failure: str | None = None
         """Why the last question was not answered; None when it was."""
         self._directory = directory
+        self._remembered = remembered
         self._clock = clock
         self._spread = spread
         self._wait_seconds = wait_seconds
@@ -59,9 +65,15 @@ class Reader:
         on_fork(self, Reader._begin_anew)
 
     @property
-    def ready(self) -> bool:
-        """Whether the map has been read at least once."""
+    def heard(self) -> bool:
+        """Whether the directory has answered at least once."""
         return self._heard_at is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a world to go by: one that was heard, or one that is remembered from an earlier process. The
+        latter has no overrides."""
+        return self._heard_at is not None or self.world.position != Position()
 
     @property
     def age_seconds(self) -> float | None:
@@ -85,14 +97,19 @@ class Reader:
 
     def read(self) -> World:
         """Ask for the whole map now, in this thread, unless it is followed already. Raises what the directory raises."""
-        if not self.ready or self._thread is None:
+        if not self.heard or self._thread is None:
             self._take(self._directory.world())
         return self.world
 
     def wait_ready(self, seconds: float) -> bool:
-        """Wait until the map has been read once; False when it was not within `seconds`."""
+        """Wait until there is a world to go by; False when there was none within `seconds`. One that is remembered is taken
+        after half a second."""
         with self._news:
-            return self._news.wait_for(lambda: self.ready, seconds)
+            if self._news.wait_for(lambda: self.ready, seconds if self._remembered is None else min(seconds, PATIENCE)):
+                return True
+        self._recall()
+        with self._news:
+            return self._news.wait_for(lambda: self.ready, max(0.0, seconds - PATIENCE))
 
     def wait_for(self, condition: Callable[[World], object], seconds: float) -> bool:
         """Wait until the World fulfils a condition; False when it did not within `seconds`."""
@@ -115,7 +132,7 @@ class Reader:
             self._news.notify_all()
 
     def _ask(self) -> tuple[Directory, World, bool, float]:
-        return self._directory, self.world, self.ready, self._wait_seconds
+        return self._directory, self.world, self.heard, self._wait_seconds
 
     def _heard(self, answer: World | Delta | None) -> None:
         if isinstance(answer, Delta):
@@ -132,13 +149,26 @@ class Reader:
             old, self.world = self.world, world
             self._heard_at, self.failure = self._clock(), None
             self._news.notify_all()
+        if self._remembered is not None:
+            self._remembered.save(world)
         for callback in tuple(self._callbacks):
             try:
                 callback(old, world)
             except Exception:
                 _log.exception("what follows the map could not take an update")
 
+    def _recall(self) -> None:
+        """Go by what is remembered, as long as nothing was heard."""
+        remembered = None if self.ready or self._remembered is None else self._remembered.load()
+        if remembered is None:
+            return
+        with self._news:
+            if not self.heard:
+                self.world = remembered
+                self._news.notify_all()
+
     def _failed(self, error: Exception, failures: int) -> None:
+        self._recall()
         with self._news:
             self.failure = str(error) or type(error).__name__
             self._news.notify_all()

@@ -36,8 +36,8 @@ class AtlasSource:
         reader = self._reader.start()
 
         def has_news(world: World) -> bool:
-            # A map that was never read is empty here and nowhere else.
-            return reader.ready and self._version(world) != version
+            # A map that was never read has no overrides here, and a remembered one has none either.
+            return reader.heard and self._version(world) != version
 
         reader.wait_for(lambda world: has_news(world) or (reader.failure is None) != (self._told is None), seconds)
         self._told = reader.failure

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smartrealm.places import state_directory
 from smartrealm.redaction import redact_url
 
 if TYPE_CHECKING:
     from atlas.directory import Directory
+    from atlas.remembered import RememberedWorld
     from atlas.world import World
     from smartconfig import Source
     from smartconfig.loading import Beginning
@@ -24,12 +26,12 @@ class Atlas:
     Nothing is connected before it is asked; safe to make before a fork.
     """
 
-    def __init__(self, directory: Directory, *, name: str) -> None:
+    def __init__(self, directory: Directory, *, name: str, remembered: RememberedWorld | None = None) -> None:
         from atlas.reader import Reader
 
         self.name = name
         self.directory = directory
-        self.reader = Reader(directory)
+        self.reader = Reader(directory, remembered=remembered)
 
     @property
     def world(self) -> World:
@@ -67,7 +69,12 @@ def open_atlas(beginning: Beginning) -> Atlas | None:
         service=beginning.service,
         environ=beginning.environ,
     )
-    return Atlas(directory, name=redact_url(url) if url else "local map")
+    if url is None or url.startswith("sqlite:"):  # a file of this host is there whenever this host is
+        return Atlas(directory, name=redact_url(url) if url else "local map")
+    from atlas.remembered import RememberedWorld
+
+    remembered = RememberedWorld(state_directory(beginning.environ), url=url, realm=beginning.realm)
+    return Atlas(directory, name=redact_url(url), remembered=remembered)
 
 
 def _is_testing(beginning: Beginning) -> bool:

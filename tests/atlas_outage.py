@@ -56,6 +56,8 @@ class Outage:
 
     answered: int
     failed: list[str]
+    newcomer_answers: int
+    """The status of a call by a process that started while the map was away."""
     right_again_seconds: float
     """From the map's return until an instance that was started meanwhile is in it, and nobody alive is missing."""
 
@@ -63,7 +65,7 @@ class Outage:
 def outage_of(folder: Path, seconds: float, *, lease_seconds: float = 3.0, how: str = "killed") -> Outage:
     """Two instances of `identity` and one of `orders`; their Atlas is `killed` or its process `frozen` for `seconds`.
 
-    Meanwhile another instance of `identity` starts. Its registration and all others must be right when the map is back.
+    Meanwhile another instance of `identity` starts, and another one of `orders`, which calls. The first one's registration and all others must be right when the map is back.
     """
     port = free_port()
     store = f"sqlite:///{folder / 'realm.db'}"
@@ -79,6 +81,8 @@ def outage_of(folder: Path, seconds: float, *, lease_seconds: float = 3.0, how: 
             end = time.monotonic() + seconds
             back = _take_away(served, how)
             late = realm.start("identity", IDENTITY, LEASE_SECONDS=lease_seconds)
+            newcomer = realm.start("orders", ORDERS, LEASE_SECONDS=lease_seconds)
+            newcomer_answers = newcomer.get("/orders").status_code
             while time.monotonic() < end:
                 time.sleep(0.05)
             served = back()
@@ -88,7 +92,7 @@ def outage_of(folder: Path, seconds: float, *, lease_seconds: float = 3.0, how: 
             right_again = time.monotonic() - begun
             time.sleep(1.5 * lease_seconds)  # nobody who lives is taken out afterwards
             assert realm.addresses("identity") == everybody
-        return Outage(calls.answered, calls.failed, right_again)
+        return Outage(calls.answered, calls.failed, newcomer_answers, right_again)
     finally:
         realm.close()
         served.stop()
