@@ -156,9 +156,9 @@ class Balancer:
         return any(member.address not in tried for member in self._ready)
 
     def leave(self, member: Member) -> None:
-        """The call is no longer under way there."""
+        """The call is no longer under way there. In a forked child one of the parent is no longer counted."""
         with self._lock:
-            member.under_way -= 1
+            member.under_way = max(0, member.under_way - 1)
 
     def learn(self, member: Member, failed: bool, seconds: float, now: float) -> float | None:
         """Remember how an attempt went. Gives the seconds for which the instance is left out from now on, or None."""

@@ -44,9 +44,9 @@ class Limit:
             return True
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Give the place back. In a forked child that of a call of the parent is no longer counted."""
         with self._lock:
-            self.under_way -= 1
+            self.under_way = max(0, self.under_way - 1)
 
     def learn(self, overloaded: bool, now: float) -> None:
         """Follow how an attempt ended."""

@@ -91,6 +91,9 @@ class Wire:
         if sock is not None:
             sock.close()
 
+    def __del__(self) -> None:
+        self.close()  # of a mesh that nobody closed
+
     def shut(self) -> None:
         """Wake whoever waits on it, from another thread."""
         sock = self.sock
@@ -180,6 +183,7 @@ class Lease:
         self.wire: Wire | None = None
 
     def _put_conn(self, wire: Wire) -> None:
+        self.wire = None  # from here on it may be another call's
         self._pools.give(wire)
         self.release()
 
@@ -310,10 +314,20 @@ def _connect(address: tuple[str, int], until: float) -> Wire:
     raise Failed("connect-timeout" if isinstance(failure, TimeoutError) else "refused", failure, sent=False)
 
 
-def head_of(method: str, path: str, host: str, headers: Mapping[str, Any]) -> bytes:
+def is_chunked(request: PreparedRequest) -> bool:
+    """Whether the body goes in chunks: whatever its kind, when nobody said its length, as in requests."""
+    headers = request.headers
+    return (request.body is not None or "Transfer-Encoding" in headers) and "Content-Length" not in headers
+
+
+def head_of(method: str, path: str, host: str, headers: Mapping[str, Any], *, chunked: bool = False) -> bytes:
     """The first lines of a request. Raises InvalidHeader for what would break out of its line."""
     lines = [f"{method} {path} HTTP/1.1"] if "Host" in headers else [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+    if chunked and "Transfer-Encoding" not in headers:
+        lines.append("Transfer-Encoding: chunked")
     for name, value in headers.items():
+        if not chunked and len(name) == 17 and name.lower() == "transfer-encoding":
+            continue  # the length is said: with both, it is open where the request ends
         text = value if type(value) is str else value.decode("latin-1") if isinstance(value, bytes) else str(value)
         lines.append(f"{name}: {text}")
     lines.append("\r\n")
@@ -348,7 +362,8 @@ def exchange(
     try:
         if urllib3.connection.HTTPConnection.__module__ != "urllib3.connection":  # a recorder such as vcrpy stands in
             return _through_urllib3(address, request, path, lease, host, connect_until, answer_until)
-        head = head_of(request.method or "GET", path, host, request.headers)
+        chunked = is_chunked(request)
+        head = head_of(request.method or "GET", path, host, request.headers, chunked=chunked)
         wire = pools.take(address, idle_seconds=IDLE_SECONDS_ONCE if once else IDLE_SECONDS)
         if wire is None:
             wire = _connect(address, min(connect_until, answer_until))
@@ -356,7 +371,7 @@ def exchange(
         sock = wire.sock
         assert sock is not None
         sock.deadline = answer_until
-        answer = _send_and_read(sock, wire, head, request, lease)
+        answer = _send_and_read(sock, wire, head, request, lease, chunked=chunked)
         sock.deadline = body_until
         return answer
     except BaseException:
@@ -364,10 +379,12 @@ def exchange(
         raise
 
 
-def _send_and_read(sock: _TimedSocket, wire: Wire, head: bytes, request: PreparedRequest, lease: Lease) -> Answer:
+def _send_and_read(
+    sock: _TimedSocket, wire: Wire, head: bytes, request: PreparedRequest, lease: Lease, *, chunked: bool
+) -> Answer:
     broken: OSError | None = None
     try:
-        _send(sock, head, request.body, chunked="Transfer-Encoding" in request.headers)
+        _send(sock, head, request.body, chunked=chunked)
     except TimeoutError as error:
         raise Failed("timeout", error, sent=True) from error
     except ssl.SSLError as error:
@@ -455,7 +472,7 @@ def _through_urllib3(
             preload_content=False,
             decode_content=False,
             timeout=limit,
-            chunked="Transfer-Encoding" in request.headers,
+            chunked=is_chunked(request),
         )
     except ReadTimeoutError as error:
         raise Failed("timeout", error, sent=True) from error

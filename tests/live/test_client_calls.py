@@ -407,6 +407,21 @@ def test_what_was_never_sent_is_tried_elsewhere(server: FaultServer, session_of:
     assert {seen.body for seen in server.seen} == {b"onetwo"}
 
 
+def test_a_body_of_unknown_length_arrives_whole(server: FaultServer, session_of: SessionOf) -> None:
+    """An object that can only be read goes in chunks, as in requests; a length that the program gave is the only framing."""
+
+    class Source:
+        def __init__(self) -> None:
+            self.read = io.BytesIO(b"from a source").read
+
+    session = session_of(server)
+    assert session.post("service://identity/", data=Source()).ok
+    assert session.post("service://identity/", data=iter([b"a", b"b"]), headers={"Content-Length": "2"}).ok
+    assert session.get("service://identity/").ok
+    assert [seen.body for seen in server.seen] == [b"from a source", b"ab", b""]
+    assert ["transfer-encoding" in seen.headers for seen in server.seen] == [True, False, False]
+
+
 def test_a_seekable_body_is_wound_back_to_where_it_was(server: FaultServer, session_of: SessionOf) -> None:
     """The second attempt sends what the first one sent."""
     server.react = reacting(reset)  # type: ignore[assignment]

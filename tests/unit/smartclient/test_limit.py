@@ -55,3 +55,12 @@ def test_a_few_calls_are_no_sign() -> None:
         limit.learn(True, 0.0)
     limit.learn(True, 1.0)
     assert limit.value == MOST
+
+
+def test_the_end_of_a_call_of_the_parent_gives_a_forked_child_no_place() -> None:
+    """What was under way before the fork is not counted in the child, neither when it ends."""
+    limit = Limit(1)
+    assert limit.enter()
+    limit.begin_anew()
+    limit.leave()
+    assert [limit.enter(), limit.enter()] == [True, False]

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from smartclient.attempts import split_timeout
-from smartclient.transport import IDLE_SECONDS, Pools, Wire, _read_pairs, _TimedSocket, head_of
+from smartclient.transport import IDLE_SECONDS, Lease, Pools, Wire, _read_pairs, _TimedSocket, head_of
 
 HERE = ("127.0.0.1", 1)
 
@@ -99,6 +99,27 @@ def test_a_connection_that_was_closed_or_speaks_unasked_is_not_used() -> None:
         assert pools.take(HERE, idle_seconds=60) is None
         assert ours.sock is None
         end.close()
+
+
+def test_a_connection_that_nobody_holds_is_closed_silently() -> None:
+    """A mesh that is forgotten instead of closed leaves no socket, and no ResourceWarning, behind."""
+    theirs = wire()[1]
+    with theirs:
+        assert theirs.recv(1) == b""
+
+
+def test_a_call_has_no_hand_on_a_connection_that_it_gave_back() -> None:
+    """Whoever gives up an attempt that has just ended, as the loser of a race, must not cut off the next call on it."""
+    pools = Pools(clock=lambda: 0.0)
+    ours, theirs = wire()
+    lease = Lease(pools, lambda: None)
+    lease.wire = ours
+    lease._put_conn(ours)
+    assert lease.wire is None
+    lease.drop()
+    assert pools.take(HERE, idle_seconds=1) is ours
+    ours.close()
+    theirs.close()
 
 
 def test_closed_pools_keep_nothing() -> None:
