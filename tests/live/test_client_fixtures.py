@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import atlas
+from atlas import Instance, Lease
 from tests.unit.smartclient.echo import Echo
 
 TESTS = """
@@ -29,6 +31,15 @@ def test_swallowed(service_calls):
 @pytest.mark.parametrize("word", ["a/b", "c"])
 def test_recorded(service_cassette, word):
     assert smartclient.get("http://127.0.0.1:PORT/teams").json()["path"] == "/teams"
+"""
+
+WITHOUT_A_MAP = """
+from smartclient import Session
+from smartclient.runtime import Mesh, Options
+
+def test_recorded(service_cassette):
+    with Session(mesh=Mesh(Options())) as session:
+        assert session.get("service://identity/teams").json()["path"] == "/teams"
 """
 
 
@@ -58,3 +69,13 @@ def test_the_plugin(tmp_path: Path, echo: Echo) -> None:
     assert len(echo.seen) == 4
     echo.close()
     assert "2 passed" in pytest_of(tmp_path, "-k", "recorded", "--record-calls=replay")
+
+
+def test_a_service_under_test_records_through_the_map_of_the_machine(tmp_path: Path, echo: Echo) -> None:
+    """An app in a test has no map; while a cassette is recorded its calls take that of the environment. A replay needs none."""
+    (tmp_path / "test_it.py").write_text(WITHOUT_A_MAP)
+    with atlas.open(f"sqlite:///{tmp_path}/realm.db") as directory:
+        directory.hold(Lease("here", "1", instances=(Instance("identity", "127.0.0.1", echo.port),)))
+    assert "1 passed" in (shown := pytest_of(tmp_path)), shown
+    echo.close()
+    assert "1 passed" in (shown := pytest_of(tmp_path, "--record-calls=replay")), shown
