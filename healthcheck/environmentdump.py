@@ -80,7 +80,7 @@ class EnvironmentDump:
                 "releaselevel": version.releaselevel,
                 "serial": version.serial,
             },
-            "packages": {found.name: found.version for found in metadata.distributions() if found.name},
+            "packages": _packages(),
         }
 
     def get_login(self) -> str:
@@ -127,6 +127,12 @@ class EnvironmentDump:
 
 # These have hidden their secrets already, and know better: a package may be called PyJWT, its version is no secret.
 _SAFE = (EnvironmentDump.get_os, EnvironmentDump.get_python, EnvironmentDump.get_process)
+
+
+def _packages() -> dict[str, str]:
+    """The installed packages and their versions. Their metadata is parsed once each: `name` and `version` do it anew."""
+    described = (found.metadata for found in metadata.distributions())
+    return {about["Name"]: about["Version"] for about in described if about["Name"]}
 
 
 def _section(name: str, function: Callable[[], Any]) -> Any:

@@ -7,8 +7,10 @@ when CI is set.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +18,10 @@ import pytest
 from tests import servers, store_servers
 
 os.environ["ATLAS_URL"] = ""  # no test meets the map of the machine that it runs on, except with a URL of its own
+
+# A run starts hundreds of processes of the same code. Where bytecode is not kept, each of them would compile it anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _PROGRAM_OF = {
     "postgres": "postgres",
@@ -32,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, program in _PROGRAM_OF.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.needs(program))
+
+
+def pytest_collection_finish() -> None:
+    """Take what importing and collecting made out of every garbage collection to come, which looks at it in vain."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

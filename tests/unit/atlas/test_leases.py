@@ -288,13 +288,13 @@ def test_an_incarnation_that_is_over_never_takes_the_lease_back(book: Book) -> N
 
 def test_the_snapshot_of_presence_is_kept(book: Book, store: FaultyStore, tmp_path: Path, time: Time) -> None:
     """A realm in which holders come and go does not grow without end, and a new reader sees the same."""
-    for number in range(40):
+    for number in range(20):
         book.hold(lease("big", ports=range(8000, 8400), ttl=15.0 + number))
         book.hold(lease("big", ports=(), ttl=15.0 + number))
     assert len(store.keys("snapshot/presence/")) >= 1
-    assert len(store.keys("segment/presence/")) < 40
+    assert len(store.keys("segment/presence/")) < 20
     store.written.clear()
-    book.hold(lease("big", ports=(), ttl=54.0))
+    book.hold(lease("big", ports=(), ttl=34.0))
     assert store.written == ["lease/big"]
     with make_book(FaultyStore(tmp_path), time, tmp_path) as fresh:
         assert list(fresh.world().items()) == list(book.world().items())
