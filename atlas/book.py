@@ -23,11 +23,24 @@ from atlas import moving, rules
 from atlas.leases import Leases
 from atlas.log import Draft, Head, Log
 from atlas.mirror import Mirror, items_of
-from atlas.model import EVERY_SERVICE, ROLES, Author, Change, Edit, Kind, Lease, Override, Ruling, Service, Token
+from atlas.model import (
+    EVERY_SERVICE,
+    ROLES,
+    Author,
+    Change,
+    Edit,
+    Kind,
+    Lease,
+    Override,
+    Ruling,
+    Service,
+    Token,
+    is_whole,
+)
 from atlas.secrets import SecretBox, Unreadable
 from atlas.stores.store import Store
 from atlas.world import Delta, Position, World
-from smartrealm.errors import NotFound, SmartError, ValidationFailed
+from smartrealm.errors import NotConfigured, NotFound, SmartError, ValidationFailed
 
 _log = logging.getLogger("atlas")
 
@@ -131,7 +144,7 @@ class Book:
         """Set a setting. One that is a secret stays a secret until it is unset."""
         name = f"{scope}/{key}"
         Override(scope, key, value, secret).check()
-        rules.check_value(name, value)
+        value = rules.check_value(name, value)
         sealed: Mapping[str, str] | None = None
 
         def decide(world: World, revision: int) -> rules.Edits:
@@ -141,6 +154,7 @@ class Book:
             same = known is not None and known.secret == is_secret and self._same_value(known, value)
             kept: Any = value
             if is_secret:
+                self._check_key(world)
                 kept = sealed = sealed or self._box.seal(name, value)
             override = Override(scope, key, kept, is_secret, False, by.name, self._now(), revision)
             return rules.set_override(world, override, same_value=same)
@@ -161,6 +175,8 @@ class Book:
 
     def rollback(self, revision: int, *, by: Author, kind: Kind | None = None, key: str | None = None) -> int:
         """Put the catalogue, or one key of it, back to what it was at `revision`, as a new change."""
+        if not is_whole(revision, -(2**53)):
+            raise ValidationFailed("A revision is a whole number: `atlas history` shows them.")
         if kind == "token":
             raise ValidationFailed("Tokens are never rolled back: make a new one, or revoke it.")
         if key is not None and kind is None:
@@ -325,6 +341,16 @@ class Book:
             log.keep_snapshot(getattr(state, log.name), items_of(state.world, log.name))
         except SmartError as error:
             _log.warning("no snapshot of the %s was kept: %s", log.name, error)
+
+    def _check_key(self, world: World) -> None:
+        """No new key is made beside secrets that an older one sealed: it would hide that the older one is missing."""
+        if self._box.file is not None and not self._box.can_open:
+            count = sum(1 for override in world.overrides.values() if override.secret)
+            if count:
+                raise NotConfigured(
+                    f"The key file {self._box.file} is missing, and {count} of the secrets in this map were sealed with it: "
+                    "put it back. If it is lost, unset them first."
+                )
 
     def _same_value(self, known: Override, value: Any) -> bool:
         if not known.secret:

@@ -138,10 +138,12 @@ def check_author(by: Author) -> None:
         raise ValidationFailed("The reason of a change is text of at most 2000 characters.")
 
 
-def check_value(name: str, value: Any) -> None:
-    """A setting has a JSON value of a size that everybody can hold in memory."""
+def check_value(name: str, value: Any) -> Any:
+    """A setting has a JSON value of a size that everybody can hold in memory. Gives it as it will be read: a copy, in
+    which keys are text and tuples are lists."""
     try:
-        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        size, kept = len(text.encode()), json.loads(text)
     except (TypeError, ValueError, RecursionError):
         raise ValidationFailed(
             f"The value of {name} has no JSON form: numbers, text, true, false, null, lists and objects have."
@@ -150,6 +152,7 @@ def check_value(name: str, value: Any) -> None:
         raise ValidationFailed(
             f"The value of {name} has {size} bytes; at most {LARGEST_VALUE} are kept. Refer to a file."
         )
+    return kept
 
 
 def _enabled(world: World, service: str) -> bool:

@@ -30,7 +30,8 @@ class SecretBox:
 
     def __init__(self, keys: str | None = None, *, file: Path | None = None) -> None:
         self._keys = keys
-        self._file = file
+        self.file = file
+        """Where the key is kept; None when keys were handed in, or there are none."""
         self._fernet: Any = None
         if keys is not None:
             self._fernet = _fernet(keys, "ATLAS_KEYS")
@@ -38,7 +39,7 @@ class SecretBox:
     @property
     def can_open(self) -> bool:
         """Whether there are keys now, without making any."""
-        return self._fernet is not None or (self._file is not None and self._file.exists())
+        return self._fernet is not None or (self.file is not None and self.file.exists())
 
     def seal(self, name: str, value: Any) -> Mapping[str, str]:
         """The value of the setting `name`, unreadable. Raises NotConfigured when there is no key."""
@@ -59,13 +60,13 @@ class SecretBox:
 
     def _ready(self, *, make: bool) -> Any:
         if self._fernet is None:
-            if self._file is None or not (make or self._file.exists()):
+            if self.file is None or not (make or self.file.exists()):
                 raise NotConfigured(f"There is no key for secrets: set ATLAS_KEYS ({MAKE_ONE}).")
-            self._fernet = _fernet(_read_key_file(self._file), str(self._file))
+            self._fernet = _fernet(_read_key_file(self.file), str(self.file))
         return self._fernet
 
     def __repr__(self) -> str:
-        return f"<SecretBox with keys from {'ATLAS_KEYS' if self._keys else self._file or 'nowhere'}>"
+        return f"<SecretBox with keys from {'ATLAS_KEYS' if self._keys else self.file or 'nowhere'}>"
 
 
 def new_key() -> str:

@@ -383,7 +383,7 @@ def _records() -> Iterator[Mapping[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadRequest(f"Line {number} of the body is not JSON: send what an export gave, as it is.") from None
         if not isinstance(record, dict):
             raise BadRequest(f"Line {number} of the body is no JSON object.")

@@ -90,7 +90,7 @@ def _records(lines: Iterable[str], file: str) -> Iterator[Mapping[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             told = "stdin" if file == "-" else file

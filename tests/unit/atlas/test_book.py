@@ -154,6 +154,36 @@ def test_a_secret_that_no_key_opens_is_hidden_and_logged(
         book.reseal(by=ANNA)
 
 
+def test_no_new_key_is_made_beside_secrets_of_an_older_one(store: FaultyStore, time: Time, tmp_path: Path) -> None:
+    """A map that was moved without its key file says so, instead of going on with two keys of which one is gone."""
+    key = tmp_path / "key"
+    with make_book(store, time, tmp_path) as book:
+        book.set_override("*", "KEY", "one", by=ANNA, secret=True)
+    key.unlink()
+    with make_book(store, time, tmp_path) as book:
+        with pytest.raises(NotConfigured, match="key is missing"):
+            book.set_override("*", "OTHER", "two", by=ANNA, secret=True)
+        assert not key.exists()
+        book.unset_override("*", "KEY", by=ANNA)
+        book.set_override("*", "OTHER", "two", by=ANNA, secret=True)
+        assert key.exists()
+
+
+def test_a_value_is_kept_as_it_will_be_read(book: Book) -> None:
+    """What the caller does with it later changes nothing, and keys are text as they are in JSON."""
+    value = {1: (2, 3.0)}
+    book.set_override("*", "KEY", value, by=ANNA)
+    value[4] = (5, 6.0)
+    assert book.world().overrides["*/KEY"].value == {"1": [2, 3.0]}
+
+
+@pytest.mark.parametrize("revision", [1.5, "1", True, None])
+def test_a_revision_that_is_none_is_refused(revision: object, book: Book) -> None:
+    """Before anything is looked for."""
+    with pytest.raises(ValidationFailed, match="whole number"):
+        book.rollback(revision, by=ANNA)  # type: ignore[arg-type]
+
+
 def test_a_secret_needs_a_key(store: FaultyStore) -> None:
     """A map in a shared store without ATLAS_KEYS refuses secrets and takes everything else."""
     book = Book(store)

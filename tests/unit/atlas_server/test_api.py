@@ -177,9 +177,10 @@ def test_the_map_goes_out_and_in_one_object_a_line(client: FlaskClient, book: Ma
     assert lines == [{"format": 1}, {"kind": "service", "name": "web"}]
     assert client.post("/v1/import", data=exported.data, content_type="application/x-ndjson").status_code == 200
     assert book.writes == [("import_", lines)]
-    broken = client.post("/v1/import", data=b'{"format":1}\nnonsense\n')
-    assert broken.status_code == 400
-    assert "Line 2" in broken.get_json()["detail"]
+    for line in (b"nonsense", b"[" * 100_000, b"\xff\xfe"):
+        broken = client.post("/v1/import", data=b'{"format":1}\n' + line + b"\n")
+        assert broken.status_code == 400
+        assert "Line 2" in broken.get_json()["detail"]
 
 
 def test_an_export_that_cannot_be_begun_is_an_error(client: FlaskClient, book: MapDouble) -> None:

@@ -269,10 +269,11 @@ def test_the_local_realm_is_open_to_its_own_machine(open_app: SmartService, book
     "sent",
     [
         {"headers": {"Origin": "https://elsewhere.example"}},
+        {"headers": {"Origin": "http://[::1"}},
         {"headers": {"Host": "atlas.elsewhere.example"}},
         {"environ_overrides": {"REMOTE_ADDR": "192.0.2.7"}},
     ],
-    ids=["another site's page", "a name bent to loopback", "another machine"],
+    ids=["another site's page", "a page of nowhere", "a name bent to loopback", "another machine"],
 )
 def test_the_open_realm_is_closed_to_everybody_else(sent: dict[str, Any], open_app: SmartService) -> None:
     """A web page that the owner of the machine looks at is not its owner."""
