@@ -24,6 +24,9 @@ class Settings:
     newest_calls: int = 20
     newest_failure_rate: float = 0.8
     """A sudden outage does not wait until it outweighs the good calls before it."""
+    clean_failure_rate: float = 0.1
+    """Where no more of the calls before the newest ones failed, the change is sudden: then `failure_rate` of the newest is
+    enough. A service that always fails a little reaches that by chance."""
     open_seconds: float = 0.5
     longest_open_seconds: float = 2.0
     """Short on purpose: a probe costs one call, and a service that is well again should be used at once."""
@@ -114,7 +117,10 @@ class Breaker:
         if count < settings.newest_calls:
             return False
         newest = sum(outcomes[at][1] for at in range(-settings.newest_calls, 0))
-        return newest >= settings.newest_failure_rate * settings.newest_calls
+        before = self._failures - newest
+        was_clean = before <= settings.clean_failure_rate * (count - settings.newest_calls)
+        rate = settings.failure_rate if was_clean else settings.newest_failure_rate
+        return newest >= rate * settings.newest_calls
 
     def _is_closed(self) -> bool:
         return self.state == "closed"

@@ -33,6 +33,26 @@ def test_opens_within_20_calls_at_a_steady_half_of_failures() -> None:
     assert number <= 20
 
 
+@pytest.mark.parametrize("good", [1, 10, 20, 30, 100, 10_000])
+def test_opens_within_20_calls_at_half_of_failures_after_any_history(good: int) -> None:
+    """Good calls before, few or many, do not hide that every second call fails now."""
+    tried = breaker()
+    for number in range(good):
+        tried.leave("pass", False, number * 0.0001)
+    states = [tried.leave("pass", number % 2 == 1, 1.0 + number * 0.01) for number in range(20)]
+    assert "open" in states
+
+
+def test_a_service_that_always_fails_a_little_is_not_cut_off_by_chance() -> None:
+    """A fifth of the calls fails all the time: ten failures among the newest twenty are bad luck then, and no change."""
+    tried = breaker()
+    for number in range(100):
+        tried.leave("pass", number % 5 == 0, number * 0.01)
+    for number in range(20):
+        tried.leave("pass", number % 2 == 0, 1.0 + number * 0.01)
+    assert tried.state == "closed"
+
+
 def test_stays_closed_below_the_rate_and_below_the_least_number() -> None:
     """Four of ten failures do not open it, nor do nine failures of nine."""
     tried = breaker()
