@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,12 @@ import pytest
 if TYPE_CHECKING:
     from smartclient.recorder import Cassette
     from smartclient.testing import Calls
+
+_FAILED = pytest.StashKey[bool]()
+
+
+class _Failed(Exception):
+    """Ends a recording without a file: what a test got before it failed is no answer to go on with."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +38,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="once",
         help="What service_cassette does: once (record where there is no cassette), replay (never call), rewrite.",
     )
+
+
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """Remember that a test failed, before its fixtures end."""
+    node.stash[_FAILED] = True
 
 
 @pytest.fixture
@@ -49,5 +61,7 @@ def service_cassette(request: pytest.FixtureRequest) -> Iterator[Cassette]:
 
     name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
     file = request.path.parent / "cassettes" / request.path.stem / f"{name}.json"
-    with cassette(file, mode=request.config.getoption("--record-calls")) as kept:
+    with suppress(_Failed), cassette(file, mode=request.config.getoption("--record-calls")) as kept:
         yield kept
+        if kept.recording and request.node.stash.get(_FAILED, False):
+            raise _Failed

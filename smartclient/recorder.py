@@ -112,7 +112,7 @@ class Cassette:
             ]
         except FileNotFoundError:
             raise ConfigurationError(
-                f"There is no cassette {self.file}: record it with mode='once', where the services run."
+                f"There is no cassette {self.file}: record it with mode='once' (pytest without --record-calls), where the services run."
             ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(f"{self.file} is no cassette ({error}): remove it and record it anew.") from error
@@ -169,7 +169,11 @@ class Cassette:
         else:
             why = f"{self.file} holds no answer to {_shown(wanted)}"
         held = sorted({_shown(one["request"]) for one in self._interactions})
-        lines = [f"{why}; record it anew with mode='rewrite'. It holds:", *(f"    {line}" for line in held)]
+        how = "with mode='rewrite' (pytest --record-calls=rewrite)"
+        lines = [
+            f"{why}; record it anew {how}. It holds{':' if held else ' nothing.'}",
+            *(f"    {one}" for one in held),
+        ]
         self.unexpected.append(UnexpectedCall("\n".join(lines)))
         return self.unexpected[-1]
 

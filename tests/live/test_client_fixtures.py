@@ -72,8 +72,11 @@ def test_the_plugin(tmp_path: Path, echo: Echo) -> None:
 
 
 def test_a_service_under_test_records_through_the_map_of_the_machine(tmp_path: Path, echo: Echo) -> None:
-    """An app in a test has no map; while a cassette is recorded its calls take that of the environment. A replay needs none."""
+    """An app in a test has no map; while a cassette is recorded its calls take that of the environment. A replay needs none,
+    and a test that fails leaves no cassette behind."""
     (tmp_path / "test_it.py").write_text(WITHOUT_A_MAP)
+    assert "1 failed" in (shown := pytest_of(tmp_path)), shown
+    assert not (tmp_path / "cassettes").exists()
     with atlas.open(f"sqlite:///{tmp_path}/realm.db") as directory:
         directory.hold(Lease("here", "1", instances=(Instance("identity", "127.0.0.1", echo.port),)))
     assert "1 passed" in (shown := pytest_of(tmp_path)), shown
