@@ -71,7 +71,7 @@ def test_a_sudden_outage_is_noticed_within_20_calls_after_any_history() -> None:
     for number in range(10_000):
         tried.leave("pass", False, number * 0.001)
     states = [tried.leave("pass", True, 10.0) for _ in range(20)]
-    assert states.index("open") == 15
+    assert states.index("open") == 9
 
 
 def test_failures_are_forgotten_after_the_window() -> None:
