@@ -76,12 +76,12 @@ def write(output: Path, text: str) -> None:
 
 
 def _check(output: Path, text: str) -> int:
-    """Whether the file says what would be written, whatever release of the service it names."""
+    """Whether the file says what would be written, whatever release and source it names."""
     try:
         there = output.read_text(encoding="utf-8")
     except FileNotFoundError:
         there = ""
-    if consumer.without_version(there) == consumer.without_version(text):
+    if consumer.without_origin(there) == consumer.without_origin(text):
         return 0
     print(f"{output} is not up to date: write it anew without --check.", file=sys.stderr)
     return OUT_OF_DATE

@@ -67,9 +67,9 @@ def _render(document: Mapping[str, Any], *, service: str, source: str) -> str:
     return "\n".join(head) + "".join(f"\n\n{part}" for part in body)
 
 
-def without_version(text: str) -> str:
-    """The text of a module without its first line, which alone names the release: for comparing."""
-    return text.partition("\n")[2]
+def without_origin(text: str) -> str:
+    """The text of a module without its docstring, which alone names the release and the source: for comparing."""
+    return text.split('"""', 2)[-1]
 
 
 @dataclass(frozen=True)

@@ -309,9 +309,10 @@ class Mesh:
         reader = self._reader
         seconds = min(self.options.ready_seconds, seconds)
         if reader is not None and not reader.ready and not reader.wait_ready(seconds):
-            why = f": {reader.failure}" if reader.failure else ""
+            why = f": {reader.failure.rstrip('.')}" if reader.failure else ""
+            end = "" if why.endswith("?") else "."
             raise NoInstances(
-                f"Where {name} runs is not known: the map of realm {self.options.realm} could not be read yet{why}. "
+                f"Where {name} runs is not known: the map of realm {self.options.realm} could not be read yet{why}{end} "
                 "Check ATLAS_URL and ATLAS_TOKEN.",
                 service=name,
             )
@@ -339,9 +340,15 @@ def unknown(name: str, realm: str, world: World | None) -> UnknownService:
         return UnknownService(
             f"{name} is not registered in realm {realm}: the sidecar knows no such service.", service=name
         )
-    near = world.near(name)
     known = sorted({*world.services, *world.instances})
-    hint = f"did you mean {' or '.join(near)}?" if near else f"registered here: {', '.join(known[:20]) or 'none'}."
+    if not known:
+        return UnknownService(
+            f"{name} is not registered in realm {realm}: its map is empty. Check that ATLAS_URL names the map that the "
+            "others use, and that one of them runs.",
+            service=name,
+        )
+    near = world.near(name)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"registered here: {', '.join(known[:20])}."
     return UnknownService(f"{name} is not registered in realm {realm}; {hint}", service=name)
 
 

@@ -135,6 +135,16 @@ def test_the_same_description_gives_the_same_text() -> None:
     assert rendered(document) == rendered(turned)
 
 
+def test_release_and_source_are_no_difference() -> None:
+    """A file that was written by asking the service is up to date for a check against a file of the same description."""
+    document = described(one=answering({}))
+    newer = {**document, "info": {**document.get("info", {}), "version": "9"}}
+    asked, read = (consumer.render(one, service="identity", source=f"{one is newer}") for one in (document, newer))
+    assert asked != read
+    assert consumer.without_origin(asked) == consumer.without_origin(read)
+    assert "SERVICE = " in consumer.without_origin(read)
+
+
 @pytest.mark.parametrize("document", [[], {}, {"swagger": "2.0"}, {"openapi": 3}])
 def test_what_is_no_description_is_refused(document: Any) -> None:
     """The message names where it came from."""
