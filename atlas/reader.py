@@ -104,12 +104,13 @@ class Reader:
     def wait_ready(self, seconds: float) -> bool:
         """Wait until there is a world to go by; False when there was none within `seconds`. One that is remembered is taken
         after half a second."""
+        first = seconds if self._remembered is None else min(seconds, PATIENCE)
         with self._news:
-            if self._news.wait_for(lambda: self.ready, seconds if self._remembered is None else min(seconds, PATIENCE)):
+            if self._news.wait_for(lambda: self.ready, first):
                 return True
         self._recall()
         with self._news:
-            return self._news.wait_for(lambda: self.ready, max(0.0, seconds - PATIENCE))
+            return self._news.wait_for(lambda: self.ready, max(0.0, seconds - first))
 
     def wait_for(self, condition: Callable[[World], object], seconds: float) -> bool:
         """Wait until the World fulfils a condition; False when it did not within `seconds`."""

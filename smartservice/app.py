@@ -88,6 +88,7 @@ class SmartService(Flask):
     def __init__(self, loaded: Loaded, *, import_name: str) -> None:
         self.settings = settings = loaded.settings
         self._atlas = loaded.atlas
+        self.state_dir = loaded.state_dir
         self.realm = Realm(settings.realm)
         self.service = ServiceName(settings.service)
         self.lifecycle = Lifecycle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from smartclient import Session
@@ -25,6 +26,8 @@ def open_mesh(app: SmartService) -> Mesh:
         deadline_seconds=config["CALL_DEADLINE"],
         retries=config["CALL_RETRIES"],
         tags=tuple(config["CALL_TAGS"]),
+        # of its own within STATE_DIR: that one may be open to a group, which the budget must not be
+        state_dir=None if app.state_dir is None else os.path.join(app.state_dir, "smartclient"),
     )
     observer = Observer() if app.metrics is None else MetricsObserver(app.metrics)
     reader = app.atlas.reader if app.has_atlas else None

@@ -24,6 +24,8 @@ class Loaded:
 
     settings: smartconfig.Settings
     atlas: Atlas | None
+    state_dir: str | None = None
+    """STATE_DIR of its environment, where that is set."""
 
 
 def load_settings(
@@ -59,7 +61,7 @@ def load_settings(
         overrides=overrides or {},
         known=Flask.default_config,
     )
-    return Loaded(settings, maps[0] if maps else None)
+    return Loaded(settings, maps[0] if maps else None, environ.get("STATE_DIR") or None)
 
 
 class LiveConfig(Config):

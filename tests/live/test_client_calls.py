@@ -233,6 +233,12 @@ def test_without_a_map_the_error_says_what_to_set(tmp_path: Path) -> None:
         session.get("service://identity/")
 
 
+def test_an_empty_map_is_told_as_such(session_of: SessionOf) -> None:
+    """Nobody looks for a mistake in the name where the map is the wrong one, or nothing has registered yet."""
+    with pytest.raises(UnknownService, match="its map is empty"):
+        session_of(world=World()).get("service://identity/")
+
+
 def test_an_unknown_name_fails_at_once_and_lists_the_near_ones(server: FaultServer, session_of: SessionOf) -> None:
     """The error is a ConnectionError of requests and a NotFound of the toolkit."""
     with pytest.raises(requests.ConnectionError, match="did you mean identity") as caught:

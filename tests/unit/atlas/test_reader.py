@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import threading
+import time
 from typing import Any, cast
 
 import pytest
@@ -98,6 +99,17 @@ def test_a_callback_that_fails_does_not_end_the_following(caplog: pytest.LogCapt
     wait_until(lambda: len(seen) == 2)
     assert seen == [(Position(), FIRST), (FIRST, SECOND)]
     assert "could not take an update" in caplog.text
+    reader.close()
+    directory.say(None)
+
+
+def test_nobody_waits_longer_for_the_first_world_than_they_said() -> None:
+    """A caller with a deadline gets its answer, that there is none, in time."""
+    directory = ScriptedDirectory()
+    reader = reader_of(directory).start()
+    begun = time.monotonic()
+    assert not reader.wait_ready(0.7)
+    assert time.monotonic() - begun < 0.8
     reader.close()
     directory.say(None)
 

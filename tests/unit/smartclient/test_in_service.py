@@ -59,3 +59,13 @@ def test_a_service_cannot_hide_an_unregistered_call(app: SmartService) -> None:
     """The service answers 500, and the test fails with the call that was not registered."""
     with pytest.raises(UnexpectedCall, match="GET service://identity/teams"), mock():
         assert app.test_client().get("/teams").status_code == 500
+
+
+def test_the_budget_lies_in_the_state_directory_that_somebody_named(tmp_path: Path) -> None:
+    """STATE_DIR of the service's environment, where it is set; else what all services of the user share."""
+    for environ, folder in (({"STATE_DIR": str(tmp_path)}, str(tmp_path / "smartclient")), ({}, None)):
+        app = create_app(
+            "tests.unit.smartservice.sample", environ={"REALM": "testing", "HOME": str(tmp_path), **environ}
+        )
+        assert app.mesh.options.state_dir == folder
+        app.close()
