@@ -278,14 +278,14 @@ def test_history_says_who_what_when_and_why(directory: Directory) -> None:
 
 def test_history_goes_back_to_the_beginning(directory: Directory) -> None:
     """More changes than fit in one document are there, each once, by page, by kind and by key."""
-    for number in range(120):
+    for number in range(69):
         directory.set_override("identity" if number % 3 else "*", "LIMIT", number, by=ANNA)
-    found = directory.history(limit=50)
+    found = directory.history(limit=30)
     while found[-1].revision > 1:
-        found += directory.history(limit=50, before=found[-1].revision)
-    assert [change.revision for change in found] == list(range(120, 0, -1))
+        found += directory.history(limit=30, before=found[-1].revision)
+    assert [change.revision for change in found] == list(range(69, 0, -1))
     shared = directory.history(kind="override", key="*/LIMIT", limit=1000)
-    assert [change.revision for change in shared] == list(range(118, 0, -3))
+    assert [change.revision for change in shared] == list(range(67, 0, -3))
     assert directory.history(kind="service") == []
 
 
@@ -404,9 +404,9 @@ def test_a_reader_far_behind_catches_up(open_directory: OpenDirectory) -> None:
     writer.put_service(IDENTITY, by=ANNA)
     eventually(lambda: reader.world().position.revision, 1)
     world = reader.world()
-    for number in range(60):
+    for number in range(40):
         writer.set_override("identity", f"KEY_{number % 7}", number, by=ANNA)
-    world = follow(reader, world, 61)
+    world = follow(reader, world, 41)
     assert list(world.items()) == list(writer.world().items())
 
 
@@ -557,7 +557,7 @@ def fill(directory: Directory) -> None:
     directory.rule(Ruling("identity", "127.0.0.1", 8000, "draining", reason="ü"), by=ANNA)
     directory.create_token("reader", "anna", by=ANNA)
     directory.set_override("identity", "API_KEY", "s3cret", by=ANNA, secret=True)
-    for number in range(50):
+    for number in range(34):
         directory.set_override("*", "LIMIT", number, by=ANNA)
     directory.unset_override("*", "LIMIT", by=Author("ben — ü", "zu viel"))
 

@@ -32,6 +32,23 @@ for number in range(int(sys.argv[4])):
     print(directory.set_override("*", "KEY_" + sys.argv[3], value, by=Author(sys.argv[3])), flush=True)
 """
 
+WRITERS = """
+import os, sys, atlas
+from atlas.model import Author
+url, keys, processes, changes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+pids = []
+for name in [f"P{number}" for number in range(processes)]:
+    pids.append(os.fork())
+    if pids[-1] == 0:
+        directory = atlas.open(url, keys=keys, environ={})
+        for number in range(changes):
+            value = {"of": name, "number": number, "ballast": "x" * (number % 7 * 400)}
+            revision = directory.set_override("*", "KEY_" + name, value, by=Author(name))
+            os.write(1, f"{name} {revision}\\n".encode())
+        os._exit(0)
+sys.exit(any(os.waitpid(pid, 0)[1] for pid in pids))
+"""
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
@@ -61,15 +78,15 @@ def begin(child: subprocess.Popen[str]) -> None:
 
 def test_twenty_processes_append_and_nothing_is_lost(url: str, directory: Directory) -> None:
     """Each change of each process is there exactly once, in its order, with the revision that its writer was told."""
-    children = [writer(url, f"P{number}", 12) for number in range(20)]
-    for child in children:
-        begin(child)
-    told = [[int(line) for line in child.communicate(timeout=60)[0].split()] for child in children]
-    assert [child.returncode for child in children] == [0] * 20
+    command = [sys.executable, "-c", WRITERS, url, KEYS, "20", "12"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    told: dict[str, list[int]] = {f"P{number}": [] for number in range(20)}
+    for name, revision in map(str.split, done.stdout.splitlines()):
+        told[name].append(int(revision))
     history = directory.history(limit=1000)[::-1]
     assert [change.revision for change in history] == list(range(1, 241))
-    for number, revisions in enumerate(told):
-        own = [change for change in history if change.author == f"P{number}"]
+    for name, revisions in told.items():
+        own = [change for change in history if change.author == name]
         assert [change.revision for change in own] == revisions
         assert [change.edits[0].after["value"]["number"] for change in own if change.edits[0].after] == list(range(12))
 
@@ -100,7 +117,7 @@ def test_a_killed_writer_damages_nothing(url: str, directory: Directory, tmp_pat
     """KILL at any moment: what was acknowledged is there, nothing is there twice or in part, and others go on."""
     seed = random.Random(3)
     acknowledged = 0
-    for number in range(8):
+    for number in range(5):
         child = writer(url, f"P{number}", 100_000)
         begin(child)
         time.sleep(seed.uniform(0.02, 0.2))
@@ -111,7 +128,7 @@ def test_a_killed_writer_damages_nothing(url: str, directory: Directory, tmp_pat
     history = directory.history(limit=100_000)
     revision = directory.world().position.revision
     assert [change.revision for change in history] == list(range(revision, 0, -1))
-    assert acknowledged <= revision - 8 <= acknowledged + 8
+    assert acknowledged <= revision - 5 <= acknowledged + 5
     assert len({change.id for change in history}) == len(history)
     with sqlite3.connect(tmp_path / "realm.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -123,18 +140,24 @@ def test_an_override_of_one_process_is_seen_by_another_at_once(url: str, directo
     script = (
         "import sys, time, atlas; from atlas.model import Author\n"
         "directory = atlas.open(sys.argv[1], environ={}); directory.world()\n"
-        "print(time.time(), directory.set_override('*', 'N', int(sys.argv[2]), by=Author('a')))"
+        "for line in sys.stdin:\n"
+        "    print(time.time(), directory.set_override('*', 'N', int(line), by=Author('a')), flush=True)"
     )
     taken = []
     position = directory.world().position
-    for number in range(10):
-        command = [sys.executable, "-c", script, url, str(number)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        update = directory.wait(position, 20)
-        seen = time.time()
-        assert update is not None
-        position = update.position
-        taken.append(seen - float(child.communicate(timeout=20)[0].split()[0]))
+    command = [sys.executable, "-c", script, url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for number in range(10):
+            child.stdin.write(f"{number}\n")
+            child.stdin.flush()
+            update = directory.wait(position, 20)
+            seen = time.time()
+            assert update is not None
+            position = update.position
+            taken.append(seen - float(child.stdout.readline().split()[0]))
+        child.stdin.close()
     assert sorted(taken)[5] < 0.3
 
 
