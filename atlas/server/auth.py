@@ -24,6 +24,9 @@ from smartrealm.errors import Forbidden, Unauthorized
 
 _PREFIX = "bearer "
 
+OPEN_HISTORY = ("service", "ruling")
+"""Kinds whose changes everybody may read who reads the map: never settings, never tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -49,6 +52,15 @@ class Principal:
         """Raise Forbidden unless they may read the overrides of this scope."""
         if self.role == "host" or (self.role == "service" and scope not in (EVERY_SERVICE, self.subject)):
             raise _refused(f"read the settings of {scope}", f"operator, or service for {scope}")
+
+    def check_history(self, kind: str | None) -> bool:
+        """Whether they see all of the history. Raise Forbidden unless this kind is one that everybody sees."""
+        if self.role == "operator":
+            return True
+        if kind not in OPEN_HISTORY:
+            what = f"read the history of {kind or 'everything'} (but kind={' and kind='.join(OPEN_HISTORY)})"
+            raise _refused(what, "operator")
+        return False
 
     def check_lease(self, lease_id: str, instances: Iterable[Instance], follower: Follower) -> None:
         """Raise Forbidden unless every instance is theirs: those they name, and those that the lease carries now."""

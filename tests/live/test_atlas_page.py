@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from atlas import Author, Instance, Lease, Service
-from atlas.model import Change, Edit
+from atlas.model import Change, Edit, Ruling
 from tests.live.atlas_server import AtlasServer
 from tests.live.browser import Browser, browser_or_skip
 
@@ -211,6 +211,31 @@ def test_a_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
         assert not any(bearer in url for url in browser.requested)
         look(browser, server)
         assert browser.evaluate("document.getElementById('entrance').hidden")
+    finally:
+        server.close()
+
+
+def test_a_reader_sees_the_recent_changes_of_services_and_rulings(browser: Browser, tmp_path: Path) -> None:
+    """Each change once, the newest first, without what it did to settings."""
+    server = AtlasServer(tmp_path, {"ATLAS_OPEN": "false"})
+    server.map.put_service(Service("shop", owner="store"), by=ANNA)
+    server.map.set_override("shop", "PLANTED", 1, by=ANNA)
+    server.map.rule(Ruling("shop", "web-1", 8000, "disabled"), by=ANNA)
+    server.map.remove_service("shop", by=ANNA)
+    server.map.put_service(Service("identity"), by=ANNA)
+    bearer, _ = server.map.create_token("reader", "screen", by=ANNA)
+    try:
+        server.start()
+        browser.open(f"{server.base}/")
+        browser.wait_for("!document.getElementById('entrance').hidden")
+        browser.type(bearer)
+        browser.press("Enter")
+        browser.wait_for("document.querySelectorAll('#change-list > li').length === 4")
+        told = browser.evaluate("document.getElementById('change-list').innerText")
+        assert "identity" in told.splitlines()[0]
+        assert "PLANTED" not in told
+        removed = "document.querySelectorAll('#change-list > li')[1].querySelectorAll('.what').length"
+        assert browser.evaluate(removed) == 2
     finally:
         server.close()
 

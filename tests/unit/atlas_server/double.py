@@ -24,6 +24,8 @@ class MapDouble:
         self.away: str | None = None
         self.opened: dict[str, Any] = {}
         self.writes: list[tuple[Any, ...]] = []
+        made = Edit("service", "web", None, {"name": "web"})
+        self.changes = [Change(2, 5.0, "anna", "why not", (made,), "c1")]
         self.asked = 0
         self.swept = threading.Event()
         self.closed = False
@@ -86,7 +88,7 @@ class MapDouble:
         return []
 
     def history(self, **wanted: Any) -> list[Change]:
-        return [Change(2, 5.0, "anna", "why not", (Edit("service", "web", None, {"name": "web"}),), "c1")]
+        return self.changes
 
     def put_service(self, service: Service, *, by: Author) -> int:
         return self._wrote("put_service", service, by)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from atlas.model import Edit, Instance, Override
+from atlas.model import Change, Edit, Instance, Override
 from atlas.server.app import check_tokens, make_app
 from atlas.world import Delta
 from smartrealm import ConfigurationError
@@ -40,6 +40,10 @@ ROUTES: list[tuple[str, str, Any, tuple[int, int, int, int]]] = [
     ("DELETE", "/v1/config/web/PAGE_SIZE", None, (200, 403, 403, 403)),
     ("PUT", "/v1/rulings/web/host-1:8000", {"state": "disabled"}, (200, 403, 403, 403)),
     ("GET", "/v1/history", None, (200, 403, 403, 403)),
+    ("GET", "/v1/history?kind=service", None, (200, 200, 200, 200)),
+    ("GET", "/v1/history?kind=ruling&key=web/host-1:8000", None, (200, 200, 200, 200)),
+    ("GET", "/v1/history?kind=override", None, (200, 403, 403, 403)),
+    ("GET", "/v1/history?kind=token", None, (200, 403, 403, 403)),
     ("POST", "/v1/rollback", {"revision": 1}, (200, 403, 403, 403)),
     ("PUT", "/v1/leases/web@host-1:8000", LEASE, (204, 204, 204, 403)),
     ("DELETE", "/v1/leases/web@host-1:8000?incarnation=i2", None, (204, 204, 204, 403)),
@@ -173,6 +177,23 @@ def test_a_holder_carries_only_what_is_its_own(
         "instances": [{"service": name, "host": host, "port": 9} for name, host in instances],
     }
     assert asking(role, subject).put(f"/v1/leases/{lease}", json=body).status_code == status
+
+
+@pytest.mark.parametrize("who", ROLES[1:], ids=[role for role, _ in ROLES[1:]])
+def test_of_a_change_of_several_things_only_the_open_ones_are_told(
+    who: tuple[str, str], asking: Asking, book: MapDouble
+) -> None:
+    """A service that was removed is told without the settings that went with it."""
+    edits = (
+        Edit("service", "web", {"name": "web"}, None),
+        Edit("override", "web/PAGE_SIZE", {"scope": "web", "key": "PAGE_SIZE", "value": "planted"}, None),
+    )
+    book.changes = [Change(3, 6.0, "anna", "", edits[1:], "c2"), Change(2, 5.0, "anna", "", edits, "c1")]
+    answer = asking(*who).get("/v1/history?kind=service")
+    assert "planted" not in answer.get_data(as_text=True)
+    (change,) = answer.get_json()["changes"]
+    assert (change["revision"], [edit["kind"] for edit in change["edits"]]) == (2, ["service"])
+    assert asking(*who).get("/v1/history?kind=service&key=other").get_json() == {"changes": []}
 
 
 def test_a_lease_of_others_is_not_released(asking: Asking) -> None:
