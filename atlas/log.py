@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from atlas.model import Change, Edit, Kind
-from atlas.stores.store import ANY, LARGEST_BODY, Changed, Document, Store
+from atlas.stores.store import ANY, LARGEST_BODY, Changed, Document, Refused, Store
 from smartrealm.errors import Conflict, Unavailable
 
 FORMAT = 1
@@ -194,13 +194,15 @@ class Log:
                 change = Change(head.revision + 1, self._now(), draft.author, draft.why, draft.edits, mark)
                 try:
                     return self._write(head, change), change
+                except Refused:
+                    raise
                 except Unavailable:
                     doubtful = head.revision if doubtful is None else doubtful
                     raise
             except Changed:
                 pass
-            except Unavailable:
-                if doubtful is None or self._clock() >= end:
+            except Unavailable as error:
+                if doubtful is None or isinstance(error, Refused) or self._clock() >= end:
                     raise
             if self._clock() >= end:
                 break

@@ -24,7 +24,7 @@ from urllib.parse import quote, urlencode
 
 from atlas.stores.address import Address
 from atlas.stores.http import Answer, Endpoints
-from atlas.stores.store import ANY, LARGEST_BODY, AnyVersion, Changed, Document, Guarantees
+from atlas.stores.store import ANY, LARGEST_BODY, AnyVersion, Changed, Document, Guarantees, Refused
 from smartrealm.errors import Unavailable
 from smartrealm.redaction import redact_text
 
@@ -166,7 +166,7 @@ class ConsulStore:
             what = "; ".join(str(error.get("What", "")) for error in told.get("Errors") or [])
             if _STALE in what:
                 raise Changed(key)
-            raise Unavailable(f"{self.address.shown} refuses: {redact_text(what[:300])}.")
+            raise Refused(f"{self.address.shown} refuses: {redact_text(what[:300])}.")
         return told.get("Results") or []
 
     def _ask(self, method: str, target: str, body: bytes | None, seconds: float, *, again: bool = False) -> Answer:
@@ -175,7 +175,8 @@ class ConsulStore:
             return answer
         reason = redact_text(answer.body[:200].decode(errors="replace").strip()) or "no reason"
         hint = " (check the token: CONSUL_HTTP_TOKEN or the URL)" if answer.status in (401, 403) else ""
-        raise Unavailable(f"{self.address.shown} refuses: it answered {answer.status}, {reason}{hint}.")
+        kind = Refused if 400 <= answer.status < 500 else Unavailable
+        raise kind(f"{self.address.shown} refuses: it answered {answer.status}, {reason}{hint}.")
 
     def _target(self, key: str, query: Mapping[str, str]) -> str:
         return f"/v1/kv/{quote(self._prefix + key)}?{urlencode({**self._place, **query})}"

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from atlas.stores.address import Address
-from atlas.stores.store import ANY, LARGEST_BODY, AnyVersion, Changed, Document, Guarantees
+from atlas.stores.store import ANY, LARGEST_BODY, AnyVersion, Changed, Document, Guarantees, Refused
 from smartrealm.errors import ConfigurationError, Unavailable
 from smartrealm.fork import on_fork
 from smartrealm.redaction import redact_text
@@ -265,7 +265,7 @@ class DynamoDBStore:
                         raise self._no_table() from error
                     self.create()
                 elif code and code not in _THROTTLED | _BROKEN:
-                    raise Unavailable(f"{self.address.shown} refuses: {reason}.") from error
+                    raise Refused(f"{self.address.shown} refuses: {reason}.") from error
                 elif code not in _THROTTLED and not again:
                     raise self._unavailable(reason) from error
         raise self._unavailable(reason)

@@ -18,7 +18,7 @@ from typing import Any
 
 from atlas.stores.address import Address
 from atlas.stores.http import Answer, Endpoints
-from atlas.stores.store import ANY, AnyVersion, Changed, Document, Guarantees
+from atlas.stores.store import ANY, AnyVersion, Changed, Document, Guarantees, Refused
 from smartrealm.errors import Unavailable
 from smartrealm.redaction import redact_text
 
@@ -172,7 +172,8 @@ class EtcdStore:
             self._log_in(end)
             answer = self._send(what, body, end, again)
         if answer.status != 200:
-            raise Unavailable(f"{self.address.shown} refuses: {_complaint(answer)}.")
+            kind = Refused if 400 <= answer.status < 500 else Unavailable
+            raise kind(f"{self.address.shown} refuses: {_complaint(answer)}.")
         return self._json(answer)
 
     def _send(self, what: str, body: bytes, end: float, again: bool, token: str | None = None) -> Answer:

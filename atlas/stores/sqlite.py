@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from atlas.stores.store import ANY, LARGEST_BODY, AnyVersion, Changed, Document, Guarantees
+from atlas.stores.store import ANY, LARGEST_BODY, AnyVersion, Changed, Document, Guarantees, Refused
 from smartrealm.errors import ConfigurationError, Unavailable
 
 APPLICATION_ID = 0x41544C53
@@ -25,6 +25,16 @@ APPLICATION_ID = 0x41544C53
 _INSERT = "INSERT INTO documents (key, body, version) VALUES (:key, :body, :version)"
 _TABLE = "documents (key TEXT PRIMARY KEY, body BLOB NOT NULL, version TEXT NOT NULL)"
 # Of a file without our application id: another process may have made the table and not yet the id.
+_REFUSALS = frozenset(
+    [
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    ]
+)
+
 _FOREIGN = "SELECT count(*) FROM sqlite_master WHERE sql IS NOT ? AND name NOT LIKE 'sqlite_autoindex_%'"
 
 
@@ -146,7 +156,7 @@ class SqliteStore:
             yield self._connected()
         except sqlite3.Error as error:
             self._disconnect()
-            raise self._unavailable(_reason(error)) from error
+            raise self._unavailable(_reason(error), Refused if _is_refusal(error) else Unavailable) from error
         except OSError as error:
             self._disconnect()
             raise self._unavailable(error.strerror or type(error).__name__) from error
@@ -214,8 +224,8 @@ class SqliteStore:
         row = connection.execute("SELECT key, body, version FROM documents WHERE key = ?", (key,)).fetchone()
         return None if row is None else Document(*row)
 
-    def _unavailable(self, reason: str) -> Unavailable:
-        return Unavailable(f"The map in the SQLite file {self.path} cannot be used: {reason}.")
+    def _unavailable(self, reason: str, kind: type[Unavailable] = Unavailable) -> Unavailable:
+        return kind(f"The map in the SQLite file {self.path} cannot be used: {reason}.")
 
     # -- forks ---------------------------------------------------------------------------------------------------------
 
@@ -237,8 +247,15 @@ def _reason(error: sqlite3.Error) -> str:
     if "not a database" in text or "malformed" in text:
         return f"it is no SQLite database, or it is damaged ({text})"
     if "unable to open" in text:
-        return "it cannot be opened for reading and writing; look at the permissions of the file and its directory"
+        return "it cannot be opened for reading and writing; look at the permissions of the file and its directory, and whether its file system is read-only"
+    if "full" in text:
+        return "its disk is full: make room"
     return text
+
+
+def _is_refusal(error: sqlite3.Error) -> bool:
+    """Whether nothing was written, and nothing will be until somebody mends it."""
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _REFUSALS
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from smartrealm.errors import Unavailable
+
 LARGEST_BODY = 256 * 1024
 """Bytes that every store takes in one body (DynamoDB's 400 KB per item is the narrowest); bigger things are cut."""
 
@@ -53,6 +55,10 @@ class Changed(Exception):
     """Compare-and-set failed: the document is at another version (or there, or gone) than expected."""
 
 
+class Refused(Unavailable):
+    """The store said no (rights, a full disk): nothing was written, and asking again at once will not help."""
+
+
 class Store(Protocol):
     """Documents by key. Keys are paths of `[A-Za-z0-9._:@-]` parts: `log/catalogue/head`, `lease/host-7`.
 
@@ -73,7 +79,8 @@ class Store(Protocol):
         """Write one document (at most LARGEST_BODY bytes) and give its new version.
 
         `expected` is the version that is to be replaced, None when there must be none, ANY for no condition. Raises
-        Changed when it is not so, and then nothing was written. An Unavailable leaves open whether it was written.
+        Changed when it is not so, and then nothing was written. An Unavailable leaves open whether it was written, unless
+        it is Refused.
         """
 
     def delete(self, key: str, expected: str | AnyVersion = ANY) -> None:

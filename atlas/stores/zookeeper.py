@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from atlas.stores.address import Address
-from atlas.stores.store import ANY, LARGEST_BODY, AnyVersion, Changed, Document, Guarantees
+from atlas.stores.store import ANY, LARGEST_BODY, AnyVersion, Changed, Document, Guarantees, Refused
 from smartrealm.errors import ConfigurationError, Unavailable
 from smartrealm.fork import on_fork
 
@@ -342,7 +342,7 @@ class ZooKeeperStore:
         if isinstance(error, said.ConnectionLoss | said.SessionExpiredError | said.OperationTimeoutError):
             raise _Lost("the connection was lost") from error
         if isinstance(error, said.NoAuthError | said.InvalidACLError):
-            raise Unavailable(
+            raise Refused(
                 f"{self.address.shown} refuses: {self.address.user or 'a client without user'} may not do this "
                 "(check the user and the password in the URL and the ACL of the nodes)."
             ) from error

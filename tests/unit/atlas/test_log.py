@@ -11,7 +11,7 @@ import pytest
 
 from atlas.log import INLINE_ENTRIES, Draft, Gone, Head, Log
 from atlas.model import Edit
-from atlas.stores.store import ANY, LARGEST_BODY, Changed
+from atlas.stores.store import ANY, LARGEST_BODY, Changed, Refused
 from smartrealm.errors import Conflict, Unavailable
 from tests.unit.atlas.faulty import FaultyStore, Time, lost, once
 
@@ -273,3 +273,18 @@ def test_a_whole_history_is_written_at_once(log: Log, tmp_path: Path) -> None:
     with pytest.raises(Conflict):
         other.fill([], list)
     store.close()
+
+
+def test_a_store_that_refuses_is_not_asked_again(log: Log, store: FaultyStore, time: Time) -> None:
+    """Missing rights and a full disk are told at once: nothing was written, so there is nothing to look for."""
+
+    def refuse(key: str) -> None:
+        asked.append(key)
+        raise Refused("The disk is full.")
+
+    asked: list[str] = []
+    store.before_put = refuse
+    begun = time()
+    with pytest.raises(Unavailable, match="full"):
+        log.append(lambda _: draft())
+    assert (asked, time()) == ([HEAD], begun)

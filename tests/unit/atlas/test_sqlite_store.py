@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atlas.stores.sqlite import SqliteStore
-from atlas.stores.store import ANY
+from atlas.stores.store import ANY, LARGEST_BODY, Refused
 from smartrealm.errors import ConfigurationError, Unavailable
 
 
@@ -150,3 +150,18 @@ def test_its_repr_names_the_file(tmp_path: Path) -> None:
     """And nothing is opened by making one."""
     assert repr(SqliteStore(tmp_path / "realm.db")) == f"SqliteStore('{tmp_path}/realm.db')"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_at_once(tmp_path: Path) -> None:
+    """A write that cannot be kept is refused, and what is there can be read and written again when there is room."""
+    store = SqliteStore(tmp_path / "realm.db")
+    version = store.put("log/a", b"a", None)
+    connection = store._connection
+    assert connection is not None
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Refused, match="disk is full: make room"):
+        store.put("log/b", bytes(LARGEST_BODY), None)
+    assert store.get("log/b") is None
+    assert store.put("log/a", b"b", version)
+    store.close()
