@@ -123,8 +123,13 @@ def test_a_read_goes_on_with_the_next_replica_and_stays_there(
 def test_a_write_that_may_have_been_received_is_repeated_only_where_that_changes_nothing(
     failure: Any, connect: Connect, replicas: tuple[Replica, Replica]
 ) -> None:
-    """Setting something twice is setting it; a token made twice is two tokens, and what is removed cannot be removed again."""
+    """Setting something twice is setting it; a token made twice is two tokens, and what is removed cannot be removed again.
+
+    Whether it is repeated depends on the kind of write, not on how the first one failed: all kinds are tried with the
+    failure that costs no time, two of each with the others.
+    """
     one, two = replicas
+    tried = slice(None) if failure == "break off" else slice(2)
     writes: tuple[Callable[[HttpDirectory], object], ...] = (
         lambda directory: directory.create_token("reader", "x", by=BY),
         lambda directory: directory.revoke_token("t1", by=BY),
@@ -132,7 +137,7 @@ def test_a_write_that_may_have_been_received_is_repeated_only_where_that_changes
         lambda directory: directory.remove_service("web", by=BY),
         lambda directory: directory.import_([{}]),
     )
-    for write in writes:
+    for write in writes[tried]:
         one.answers = [failure]
         with pytest.raises(Unavailable):
             write(connect())
@@ -145,10 +150,10 @@ def test_a_write_that_may_have_been_received_is_repeated_only_where_that_changes
         lambda directory: directory.hold(Lease("h", "i")),
         lambda directory: directory.release("h", "i"),
     )
-    for repeatable in repeatables:
+    for repeatable in repeatables[tried]:
         one.answers = [failure]
         repeatable(connect())
-    assert len(two.asked) == 6
+    assert len(two.asked) == len(repeatables[tried])
 
 
 def test_whatever_was_never_received_is_sent_to_the_next_replica(
