@@ -16,7 +16,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml scripts/environment.sh
 	@scripts/environment.sh $(VENV) $(PYTHON)
 	@touch $@
 
-demo: $(VENV)/.ready  ## generate a service, run it, call it, change its settings and stop it without losing a request
+demo: $(VENV)/.ready  ## two services: one calls the other by name, both are changed while they run, one is replaced under load
 	@$(BIN)/python scripts/demo.py $(DEMO_ARGS)
 
 test: $(VENV)/.ready  ## run every test (PYTEST_ARGS=... goes to pytest); installs the server programs on Debian as root
