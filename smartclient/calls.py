@@ -34,6 +34,7 @@ from smartclient.runtime import Mesh, Peer
 from smartclient.transport import Failed
 from smartrealm import headers as words
 from smartrealm.headers import current_call, new_request_id
+from smartrealm.redaction import is_secret_name
 
 _ERRORS: dict[str, type[CallError]] = {
     "connect-timeout": ConnectTimedOut,
@@ -240,7 +241,12 @@ class Call:
             f"http://{instance}/"
         ):
             target = target[len(f"http://{instance}") :]  # the instance spoke of itself by its own address
-        url = requote_uri(urljoin(here, target))
+        try:
+            url = requote_uri(urljoin(here, target))
+        except ValueError as error:
+            raise requests.exceptions.InvalidURL(
+                f"The answer redirects to no URL: {error}.", response=response
+            ) from error
         fragment = here.partition("#")[2]
         following.url = url if "#" in url or not fragment else f"{url}#{fragment}"
         self.session.rebuild_method(following, response)
@@ -250,7 +256,7 @@ class Call:
             following.body = None
         stays = service_of(following.url) == service_of(here)
         if not stays:
-            gone += ["Host", "Authorization", "Proxy-Authorization", words.IDEMPOTENCY_KEY, *_OUR_HEADERS]
+            gone += ["Host", words.IDEMPOTENCY_KEY, *_OUR_HEADERS, *filter(is_secret_name, following.headers)]
         for name in gone:
             following.headers.pop(name, None)
         if stays or service_of(following.url) is not None:

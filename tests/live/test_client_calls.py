@@ -311,15 +311,26 @@ def test_nothing_secret_crosses_to_another_service_or_leaves_the_mesh(
             session.put(
                 "service://identity/",
                 data=b"x",
-                headers={"Authorization": "Bearer x"},
+                headers={"Authorization": "Bearer x", "Proxy-Authorization": "x", "X-Api-Key": "x", "X-Color": "blue"},
                 cookies={"a": "1"},
                 idempotency_key="k",
             )
         crossed, left = (seen.headers for seen in outside.seen)
         for headers in (crossed, left):
-            assert not {"authorization", "cookie", "idempotency-key"} & headers.keys()
+            assert (
+                not {"authorization", "proxy-authorization", "cookie", "idempotency-key", "x-api-key"} & headers.keys()
+            )
+            assert headers["x-color"] == "blue"
         assert crossed["smart-service"] == "billing"
         assert not {name for name in left if name.startswith("smart-") or name in ("x-request-id", "traceparent")}
+
+
+def test_a_redirect_to_nowhere_is_an_error_of_requests(server: FaultServer, session_of: SessionOf) -> None:
+    """A Location that is no URL: what a program catches for a wrong URL, with what was tried."""
+    server.react = redirecting("http://[::1/", 302)
+    with pytest.raises(requests.exceptions.InvalidURL) as caught:
+        session_of(server).get("service://identity/")
+    assert [attempt.status for attempt in caught.value.attempts] == [302]  # type: ignore[attr-defined]
 
 
 def test_a_redirect_never_sends_a_one_shot_body_again(server: FaultServer, session_of: SessionOf) -> None:
