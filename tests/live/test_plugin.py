@@ -93,3 +93,13 @@ def test_the_fixtures_do_what_they_promise(tmp_path: Path) -> None:
     )
     assert "7 passed" in ran.stdout, ran.stdout + ran.stderr
     assert not (tmp_path / "real.db").exists()
+
+
+def test_who_does_not_use_the_plugin_does_not_pay_for_it() -> None:
+    """Every pytest run imports the plugin; it brings neither Flask nor the client nor the map along."""
+    program = (
+        "import sys, smartservice.testing\n"
+        "print(sorted({'flask', 'requests', 'sqlalchemy', 'smartclient', 'atlas', 'smartservice.app'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
