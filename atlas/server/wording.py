@@ -38,6 +38,8 @@ def parse_value(text: str) -> Any:
         return json.loads(text, parse_constant=_no_constant)
     except ValueError:
         return text
+    except RecursionError:
+        raise ValidationFailed("This value is nested too deeply for a setting. Refer to a file.") from None
 
 
 def _no_constant(name: str) -> Any:

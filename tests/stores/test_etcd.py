@@ -110,7 +110,7 @@ def test_the_endpoint_that_answers_is_used(server: StoreServer) -> None:
     with etcd_server() as silent:
         silent.freeze()
         hosts = f"127.0.0.1:{free_port()},127.0.0.1:{silent.port},127.0.0.1:{server.port}"
-        store = EtcdStore.from_url(f"etcd://{hosts}/own-{next(_numbers)}?timeout_seconds=1.5")
+        store = EtcdStore.from_url(f"etcd://{hosts}/own-{next(_numbers)}?timeout_seconds=3")
         with contextlib.closing(store):
             assert store.get("head") is None
             begun = time.monotonic()

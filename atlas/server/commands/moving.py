@@ -46,7 +46,10 @@ def _target(file: str) -> Iterator[TextIO]:
         yield sys.stdout
         return
     place = Path(file).absolute()
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+    except OSError as error:
+        raise ValidationFailed(f"{file} cannot be written: {error.strerror}.") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             yield out

@@ -92,6 +92,19 @@ def test_unset_brings_the_default_back(filled: Runs) -> None:
     assert "LEVEL" in result.stderr
 
 
+def test_a_dry_run_takes_secrets_beside_those_that_it_cannot_open(filled: Runs) -> None:
+    """The copy has no key of the real map, and needs none for what is new."""
+    filled.ok("set", "identity", "API_KEY", "--secret", input="one")
+    for name in ("API_KEY", "OTHER_KEY"):
+        assert filled("set", "identity", name, "--secret", "--dry-run", input="two").exit_code == 0
+
+
+def test_a_value_that_is_nested_too_deeply_is_refused(filled: Runs) -> None:
+    """As wrong use, not as a mistake of the command."""
+    result = filled("set", "identity", "DEEP", "[" * 100_000)
+    assert (result.exit_code, "nested too deeply" in result.stderr) == (2, True)
+
+
 def test_a_dry_run_writes_nothing_and_refuses_the_same(filled: Runs) -> None:
     """It says what would be, ends with the same codes, and leaves the map alone."""
     before = filled.revision

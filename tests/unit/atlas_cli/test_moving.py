@@ -84,3 +84,10 @@ def test_a_file_that_is_not_there(filled: Runs) -> None:
     result = filled("import", "nowhere.jsonl")
     assert result.exit_code == 2
     assert "nowhere.jsonl" in result.stderr
+
+
+def test_a_file_that_cannot_be_written(filled: Runs) -> None:
+    """The name that was given is told, not the one that is written first."""
+    place = str(filled.folder / "nowhere" / "realm.jsonl")
+    result = filled("export", place)
+    assert (result.exit_code, f"{place} cannot be written" in result.stderr) == (2, True)
