@@ -259,7 +259,7 @@ class Replicas:
         kind = _CODES.get(str(problem.get("code"))) or _STATUSES.get(answer.status)
         if kind is None or issubclass(kind, Unavailable):
             retry_after = answer.headers.get("Retry-After", "")
-            detail = problem.get("detail") or problem.get("title") or "no reason given"
+            detail = problem.get("detail") or f"{problem.get('title') or 'no reason given'} (atlas doctor says more)"
             return (kind or Unavailable)(
                 f"{what}: {where} answered {answer.status}: {redact_text(str(detail))}",
                 retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,

@@ -17,7 +17,7 @@ THREADS: NeedsRestart[int] = 2000
 KEEPALIVE_SECONDS: NeedsRestart[int] = 15
 
 # The store behind this Atlas, as `atlas.open` takes it. Empty: in the local realm the file that this machine's services share.
-ATLAS_STORE: Secret[str] = ""
+ATLAS_STORE: NeedsRestart[str] = ""
 # The keys of secret overrides, separated by commas; the first one encrypts. Empty: with SQLite the key file beside the store, else none.
 ATLAS_KEYS: Secret[str] = ""
 # Whether nobody is asked for a token. None: in the local realm on a loopback address, and nowhere else.

@@ -86,7 +86,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _store(facts: Facts) -> Iterator[Finding]:
-    problem = facts.status.get("server", {}).get("store_problem")
+    problem = standing.store_problem(facts.status)
     if problem:
         yield Finding(
             "wrong",

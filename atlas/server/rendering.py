@@ -29,6 +29,8 @@ class Glance:
     """Leases that were not renewed in time, by id: seconds since the last sign of life."""
     held: bool = False
     """So many leases are overdue at once that none is given up: the fault may be ours."""
+    store_problem: str = ""
+    """Why the server that was asked has only what it remembers."""
     changes: tuple[Change, ...] = ()
     """The latest, newest first."""
 
@@ -75,6 +77,8 @@ def _troubles(glance: Glance) -> Iterator[str]:
     carried = Counter(
         instance.lease for inner in glance.world.instances.values() for instance in inner.values() if instance.lease
     )
+    if glance.store_problem:
+        yield f"Atlas serves from memory, and nothing can be changed: {plain(glance.store_problem)}"
     for lease, seconds in sorted(glance.overdue.items(), key=lambda item: -item[1]):
         yield f"lease {plain(lease)} is overdue: no sign of life for {span(seconds)}; it carries {count(carried[lease], 'instance')}"
     if glance.held:

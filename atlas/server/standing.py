@@ -27,6 +27,11 @@ def is_held(status: Mapping[str, Any]) -> bool:
     return bool(status.get("held_back"))
 
 
+def store_problem(status: Mapping[str, Any]) -> str:
+    """Why a server cannot ask its store, and so serves from memory; empty when it can."""
+    return str(status.get("server", {}).get("store_problem") or "")
+
+
 def stores(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What the stores behind the map promise: one, or the catalogue's and presence's."""
     found: list[Mapping[str, Any]] = [status[name] for name in ("catalogue", "presence") if name in status]

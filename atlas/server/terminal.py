@@ -185,14 +185,15 @@ class Session:
             where=self.place,
             overdue=standing.overdue_of(status, now),
             held=standing.is_held(status),
+            store_problem=standing.store_problem(status),
             changes=self._changes(changes) if changes else (),
         )
 
     def _changes(self, limit: int) -> tuple[Change, ...]:
-        """The latest changes; none where the token may not see them."""
+        """The latest changes; none where the token may not see them, or a server has the map without its store."""
         try:
             return tuple(self.directory.history(limit=limit))
-        except Forbidden:
+        except (Forbidden, Unavailable):
             return ()
 
     def known(self, service: str) -> str:

@@ -13,7 +13,7 @@ from atlas.server.rendering import listing, listing_json, showing, showing_json
 from atlas.server.terminal import Session, reads
 from atlas.server.watching import follow
 from atlas.server.wording import change_json
-from smartrealm.errors import Forbidden
+from smartrealm.errors import Forbidden, Unavailable
 from smartrealm.findings import Finding
 
 _COLOURS = {"wrong": "red", "risky": "yellow", "good": "green"}
@@ -41,7 +41,7 @@ def show(session: Session, service: str) -> None:
     glance = session.glance(changes=0)
     try:
         latest = tuple(changes_of(session, service, limit=5))
-    except Forbidden:  # The token of a reader: everything else is shown.
+    except (Forbidden, Unavailable):  # A reader's token, or a server whose store is away: everything else is shown.
         latest = ()
     if session.as_json:
         session.give({**showing_json(glance, service), "changes": [change_json(change) for change in latest]})

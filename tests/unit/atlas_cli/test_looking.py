@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from atlas import Author, Instance, Lease, Ruling, Service, World
 from atlas.model import Override
+from atlas.server.cli import atlas as command
 from atlas.server.rendering import Glance, listing, showing
 from atlas.server.terminal import Session, Tools
+from smartrealm.errors import Unavailable
 from tests.unit.atlas_cli.runs import Runs
 
 WORLD = World(
@@ -55,6 +60,25 @@ def test_a_service_that_takes_no_calls_stands_out() -> None:
 def test_what_does_not_run_on_a_laptop_is_nothing_to_tell() -> None:
     """A service that is generated and not started is as it should be in the local realm."""
     assert not any("no instance" in line for line in listing(replace(GLANCE, realm="local")))
+
+
+def test_a_server_without_its_store_is_still_looked_at(filled: Runs) -> None:
+    """`ls` and `show` tell what the server remembers, and why it has nothing newer, when the history cannot be read."""
+
+    class FromMemory:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(filled.map, name)
+
+        def history(self, **asked: Any) -> Any:
+            raise Unavailable("away")
+
+        def status(self) -> Any:
+            return {**filled.map.status(), "server": {"store_problem": "etcd://a did not answer"}}
+
+    tools = Tools(environ=filled.environ, open=lambda *given, **named: nullcontext(FromMemory()))  # type: ignore[arg-type]
+    told = CliRunner().invoke(command, ["ls"], obj=tools)
+    assert "! Atlas serves from memory, and nothing can be changed: etcd://a did not answer" in told.output
+    assert CliRunner().invoke(command, ["show", "identity"], obj=tools).exit_code == 0
 
 
 def test_a_word_whose_time_is_over_is_no_trouble() -> None:
