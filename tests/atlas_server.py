@@ -99,7 +99,7 @@ class ServedAtlas:
 
     def __exit__(self, *error: object) -> None:
         if self.child is not None:
-            self.child.stop(5)
+            self.child.stop(5, how=signal.SIGINT)  # it does not drain first
 
 
 class ManyMaps:

@@ -107,10 +107,10 @@ class Child:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def stop(self, seconds: float = 10.0) -> int:
-        """End the child and what it started; gives its exit code."""
+    def stop(self, seconds: float = 10.0, *, how: int | None = None) -> int:
+        """End the child and what it started; gives its exit code. TERM, when `how` names no other signal."""
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(how or signal.SIGTERM)
             try:
                 self.process.wait(seconds)
             except subprocess.TimeoutExpired:

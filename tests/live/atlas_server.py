@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,5 +54,6 @@ class AtlasServer:
             self._child.stop()
 
     def close(self) -> None:
-        self.stop()
+        if self._child is not None:
+            self._child.stop(how=signal.SIGINT)  # it does not drain first
         self.map.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -95,4 +96,4 @@ class Instance:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.child.stop(5)
+        self.child.stop(5, how=signal.SIGINT)  # it does not drain first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -59,5 +60,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         return running[-1]
 
     yield start
+    for served in running:
+        if served.child.process.poll() is None:
+            served.child.signal(signal.SIGINT)
     for served in running:
         served.child.stop()

@@ -17,10 +17,12 @@ BIN = Path(sys.executable).parent
 PLAIN = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
-def generate(folder: Path, components: str) -> Path:
-    """The repository of a service called hello; its own tests have run green."""
+@pytest.fixture(scope="module")
+def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository of a service called hello, with db and redis; its own tests have run green."""
+    folder = tmp_path_factory.mktemp("generated")
     subprocess.run(
-        [BIN / "generate-service", "hello", "--with", components, "--into", folder], check=True, capture_output=True
+        [BIN / "generate-service", "hello", "--with", "db,redis", "--into", folder], check=True, capture_output=True
     )
     return folder / "hello"
 
@@ -66,9 +68,9 @@ def stop(served: Served) -> None:
 
 @pytest.mark.needs("postgres")
 @pytest.mark.needs("redis-server")
-def test_on_postgresql_and_redis(tmp_path: Path, postgres_url: str, redis_url: str) -> None:
+def test_on_postgresql_and_redis(hello: Path, tmp_path: Path, postgres_url: str, redis_url: str) -> None:
     """Generated with db and redis, served by two workers on real servers; health names both."""
-    served = serve(generate(tmp_path, "db,redis"), tmp_path, DATABASE_URL=postgres_url, REDIS_URL=redis_url)
+    served = serve(hello, tmp_path, DATABASE_URL=postgres_url, REDIS_URL=redis_url)
     with served.child:
         use_it(served)
         rows = {row["checker"]: row["passed"] for row in served.get("/healthcheck").json()["results"]}
@@ -77,9 +79,9 @@ def test_on_postgresql_and_redis(tmp_path: Path, postgres_url: str, redis_url: s
         stop(served)
 
 
-def test_on_the_embedded_default(tmp_path: Path) -> None:
+def test_on_the_embedded_default(hello: Path, tmp_path: Path) -> None:
     """The same service on a laptop: a SQLite file, no Redis, no other server."""
-    served = serve(generate(tmp_path, "db,redis"), tmp_path)
+    served = serve(hello, tmp_path)
     with served.child:
         use_it(served)
         rows = {row["checker"]: row["passed"] for row in served.get("/healthcheck").json()["results"]}

@@ -16,7 +16,7 @@ import pytest
 from tests.processes import wait_until
 from tests.skeleton.conftest import Generator
 
-KILLS = 40
+KILLS = 24
 
 
 def _tracked(folder: Path) -> set[str]:
