@@ -21,6 +21,7 @@ from smartclient.attempts import body_of, split_timeout
 from smartclient.deadlines import moment_of
 from smartclient.errors import Attempt, DeadlineExceeded
 from smartclient.retry import IDEMPOTENT, REPEATABLE_STATUSES, Failure, Rules, decide, read_retry_after
+from smartclient.watch import watched
 from smartrealm import headers as words
 from smartrealm.headers import current_call, new_request_id
 
@@ -53,7 +54,7 @@ def perform(
     def send(timeout: Any) -> requests.Response:
         return requests.Session.request(session, method, url, **{**keywords, "stream": True, "timeout": timeout})
 
-    return _PlainCall(ours, rules, keywords.get("timeout"), stream).run(send, url)
+    return _PlainCall(session, ours, rules, keywords.get("timeout"), stream).run(send, url)
 
 
 def perform_prepared(
@@ -67,13 +68,14 @@ def perform_prepared(
         given = {name: value for name, value in keywords.items() if value is not None}
         return requests.Session.send(session, request, **{**given, "stream": True, "timeout": timeout})
 
-    return _PlainCall(ours, rules, keywords.get("timeout"), stream).run(send, request.url or "")
+    return _PlainCall(session, ours, rules, keywords.get("timeout"), stream).run(send, request.url or "")
 
 
 class _PlainCall:
-    def __init__(self, ours: Ours, rules: Rules, timeout: Any, stream: bool) -> None:
+    def __init__(self, session: requests.Session, ours: Ours, rules: Rules, timeout: Any, stream: bool) -> None:
         if ours.hedge:
             raise ValueError("hedge= is for service:// URLs: a plain URL has no second instance.")
+        self._session = session
         self._ours = ours
         self._rules = rules
         self._timeout = timeout
@@ -104,9 +106,7 @@ class _PlainCall:
             response: requests.Response | None = None
             error: requests.exceptions.RequestException | None = None
             try:
-                response = send(self._limits(begun))
-                if not self._stream:
-                    self._read(response, url)
+                response = self._exchange(send, begun, url)
                 failure = _failure_of(number, response)
             except DeadlineExceeded:
                 self._note(number, url, "timeout", begun, None)
@@ -127,10 +127,25 @@ class _PlainCall:
             assert error is not None
             raise error
 
+    def _exchange(self, send: Callable[[Any], requests.Response], begun: float, url: str) -> requests.Response:
+        """One answer, its body read unless the program streams it; whatever drips is cut off at the deadline."""
+        if self._until == math.inf:
+            response = send(self._timeout)
+            if not self._stream:
+                response.content  # noqa: B018
+            return response
+        with watched(self._session, self._until) as watch:
+            response = send(self._limits(begun))
+            if not self._stream:
+                watch.reads(response.raw)
+                self._read(response, url)
+        if watch.fired:  # a body without a length seems to be whole then
+            response.close()
+            raise self._too_late(url)
+        return response
+
     def _limits(self, now: float) -> Any:
         """requests' timeouts, none longer than what is left."""
-        if self._until == math.inf:
-            return self._timeout
         left = self._until - now
         try:
             connect, answer = split_timeout(self._timeout)
@@ -145,7 +160,7 @@ class _PlainCall:
         raw = response.raw
         sock = getattr(getattr(raw, "_connection", None), "sock", None)
         read_before: object = response._content
-        if self._until == math.inf or sock is None or read_before is not False or not isinstance(raw, HTTPResponse):
+        if sock is None or read_before is not False or not isinstance(raw, HTTPResponse):
             response.content  # noqa: B018
             return
         parts: list[bytes] = []

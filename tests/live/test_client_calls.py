@@ -698,8 +698,17 @@ def test_the_service_says_how_long_its_callers_wait(server: FaultServer, session
 
 
 def test_plain_urls_keep_to_a_deadline_too(server: FaultServer) -> None:
-    """Within a block, and with the keyword: a hanging and a dripping server are given up."""
-    for reaction in (hang(5), drip):
+    """Within a block, and with the keyword: a server that hangs or drips, its head, its body or a chunk's line, is given up."""
+
+    def drip_line(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+        drip_head(connection)
+
+    def drip_to_the_end(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        drip_head(connection)
+
+    for reaction in (hang(5), drip, drip_head, drip_line, drip_to_the_end):
         server.react = partial(always, reaction)
         assert taking(lambda: smartclient.get(f"http://{server.address}/", deadline=0.2)) < 0.27
         with smartclient.deadline(0.2):
