@@ -47,7 +47,7 @@ EXIT_CODES: Mapping[int, str] = {
     0: "done",
     1: "`atlas doctor` found something wrong, or something happened that nobody foresaw",
     2: "wrong use: an unknown option, a value that cannot be, settings that cannot be used",
-    3: "not found: the service, the instance, the setting or the token is not in the map",
+    3: "not found: the service, the instance, the setting, the token or the revision",
     4: "conflict: a guard or a newer change stands against it; nothing was written",
     5: "the map cannot be reached; of a write it is not known whether it was made",
     6: "refused: the token is missing, unknown, expired or may not do this",

@@ -67,7 +67,7 @@ def import_(session: Session, file: str) -> None:
 
     --dry-run fills a map of its own with it, which is thrown away: what it accepts, the real one does.
     """
-    progress = Progress(session, "imported")
+    progress = Progress(session, "read" if session.dry_run else "imported")
     with _source(file) as source:
         revision = session.to_fill().import_(progress.over(_records(source, file)))
     progress.end()
