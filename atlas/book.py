@@ -40,7 +40,7 @@ from atlas.model import (
 from atlas.secrets import SecretBox, Unreadable
 from atlas.stores.store import Store
 from atlas.world import Delta, Position, World
-from smartrealm.errors import NotConfigured, NotFound, SmartError, ValidationFailed
+from smartrealm.errors import NotConfigured, NotFound, SmartError, Unavailable, ValidationFailed
 
 _log = logging.getLogger("atlas")
 
@@ -124,7 +124,9 @@ class Book:
 
     def remove_service(self, name: str, *, by: Author, force: bool = False) -> int:
         """Remove a service with its overrides and rulings."""
-        return self._change(by, lambda world, _: rules.remove_service(world, name, force=force))
+        return self._change(
+            by, lambda world, _: rules.remove_service(world, name, force=force), self._look_around(force)
+        )
 
     def claim_port(self, service: Service, *, by: Author, ports: Iterable[int] = range(8000, 9000)) -> Service:
         """Add a service with the first free port, or give the one that is there."""
@@ -171,7 +173,7 @@ class Book:
         ruling.check()
         if ruling.expires_at is not None and ruling.expires_at <= ruling.at:
             raise ValidationFailed("The time at which this ruling ends is over already.")
-        return self._change(by, lambda world, _: rules.rule(world, ruling, force=force))
+        return self._change(by, lambda world, _: rules.rule(world, ruling, force=force), self._look_around(force))
 
     def rollback(self, revision: int, *, by: Author, kind: Kind | None = None, key: str | None = None) -> int:
         """Put the catalogue, or one key of it, back to what it was at `revision`, as a new change."""
@@ -318,12 +320,33 @@ class Book:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _change(self, by: Author, decide: Callable[[World, int], rules.Edits]) -> int:
-        """Append what `decide(world, its revision)` makes of the present World; gives the revision that holds then."""
+    def _look_around(self, force: bool) -> Callable[[], object]:
+        """Reads presence, for a change that depends on what runs; one that is forced does without when it is away."""
+
+        def look() -> None:
+            try:
+                self._mirror.take(self._presence, self._presence.read())
+            except Unavailable:
+                if not force:
+                    raise
+
+        return look
+
+    def _change(
+        self,
+        by: Author,
+        decide: Callable[[World, int], rules.Edits],
+        look: Callable[[], object] = lambda: None,
+    ) -> int:
+        """Append what `decide(world, its revision)` makes of the present World; gives the revision that holds then.
+
+        `look` is called before each decision. What depends on the catalogue alone does not ask for presence, which may be in
+        another store that is away.
+        """
         rules.check_author(by)
 
         def drafted(head: Head) -> Draft | None:
-            self._mirror.take(self._presence, self._presence.read())
+            look()
             edits = decide(self._mirror.take(self._catalogue, head, writing=True), head.revision + 1)
             return Draft(by.name, by.why, edits) if edits else None
 

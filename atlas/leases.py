@@ -117,7 +117,7 @@ class Leases:
     def sweep(self) -> list[str]:
         """End the leases that were silent for their whole ttl; gives their ids. Call it every second or so."""
         documents = {_lease_id(key): found for key, found in self._store.get_all(PREFIX).items()}
-        world = self._mirror.refresh()
+        world = self._mirror.take(self._log, self._log.read())
         present = {name: (found.version, LeaseDocument.decode(found).ttl_seconds) for name, found in documents.items()}
         for name, lease in world.leases.items():
             present.setdefault(name, ("", lease.ttl_seconds))

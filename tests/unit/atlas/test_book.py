@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from atlas.model import Author, Instance, Lease, Ruling, Service
 from atlas.rules import LARGEST_VALUE
 from atlas.secrets import SecretBox
 from atlas.stores.sqlite import SqliteStore
-from atlas.world import Position, World
+from atlas.world import Delta, Position, World
 from smartrealm.errors import NotConfigured, NotFound, Unavailable, ValidationFailed
 from tests.processes import wait_until
 from tests.unit.atlas.conftest import make_book
@@ -341,3 +342,53 @@ def test_instances_of_a_removed_service_stay_visible(book: Book) -> None:
     book.hold(Lease("host-1", "i1", 15.0, (Instance("ghost", "h", 8000),)))
     assert book.world().knows("ghost")
     assert book.rule(Ruling("ghost", "h", 8000, weight=5), by=ANNA) == 1
+
+
+@pytest.fixture
+def joined(tmp_path: Path, time: Time) -> Iterator[tuple[Book, FaultyStore, FaultyStore]]:
+    """A map whose catalogue and presence are in two stores, read once, with one service that has one instance."""
+    for name in ("catalogue", "presence"):
+        (tmp_path / name).mkdir()
+    catalogue, presence = FaultyStore(tmp_path / "catalogue"), FaultyStore(tmp_path / "presence")
+    with Book(catalogue, presence, now=time, sleep=time.sleep) as book:
+        book.put_service(Service("web"), by=ANNA)
+        book.hold(Lease("host-1", "i1", 15.0, (Instance("web", "h", 8000),)))
+        book.world()
+        yield book, catalogue, presence
+
+
+def test_settings_change_while_presence_is_away(joined: tuple[Book, FaultyStore, FaultyStore]) -> None:
+    """In the night in which one of two stores is down the other half of the map can be mended; guards are not guessed."""
+    book, _, presence = joined
+    presence.frozen = True
+    assert book.set_override("web", "LIMIT", 1, by=ANNA) == 2
+    assert book.rollback(1, by=ANNA, kind="override") == 3
+    assert book.put_service(Service("web", owner="shop"), by=ANNA) == 4
+    disabled = Ruling("web", "h", 8000, "disabled")
+    with pytest.raises(Unavailable):
+        book.rule(disabled, by=ANNA)
+    with pytest.raises(Unavailable):
+        book.remove_service("web", by=ANNA)
+    assert book.rule(disabled, by=ANNA, force=True) == 5
+
+
+def test_readers_are_told_of_one_store_while_the_other_is_away(joined: tuple[Book, FaultyStore, FaultyStore]) -> None:
+    """What changed is told, and what cannot be heard of stays as it was; nobody takes half of a map for all of it."""
+    book, catalogue, presence = joined
+    position = book.world().position
+    presence.frozen = True
+    book.set_override("web", "LIMIT", 1, by=ANNA)
+    update = book.wait(position, 1)
+    assert isinstance(update, Delta)
+    assert [edit.key for edit in update.edits] == ["web/LIMIT"]
+    with pytest.raises(Unavailable):
+        book.wait(Position("another", 1, 1), 0)
+    with Book(catalogue, presence) as fresh, pytest.raises(Unavailable):
+        fresh.wait(position, 0)
+
+
+def test_leases_end_while_the_catalogue_is_away(joined: tuple[Book, FaultyStore, FaultyStore]) -> None:
+    """What runs is known to the store of presence alone."""
+    book, catalogue, _ = joined
+    catalogue.frozen = True
+    assert book.sweep() == []
