@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import threading
 import time
 from typing import Any, cast
 
@@ -120,7 +119,8 @@ def test_a_reader_that_nobody_holds_ends_its_thread() -> None:
     reader = reader_of(directory).start()
     directory.say(world_with_one())
     assert reader.wait_ready(5)
-    thread = next(thread for thread in threading.enumerate() if thread.name == "atlas-reader")
+    thread = reader._thread
+    assert thread is not None
     del reader
     gc.collect()
     directory.say(None)
