@@ -9,12 +9,13 @@ import re
 import signal
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.processes import Child, free_port
+from tests.processes import Child, free_port, wait_until
 
 ROOT = Path(__file__).parents[1]
 SERVE = "import sys; from atlas.server.serving import run; run(sys.argv[1], '127.0.0.1', int(sys.argv[2]))"
@@ -67,6 +68,13 @@ class ServedAtlas:
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
             found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
         return float(found.group(1)) if found else -1.0
+
+    def wait_followed(self, revision: int) -> None:
+        """Wait until each of its workers has read the map up to this revision. The first one is ready before the others."""
+        workers = int(self._environ["WORKERS"])
+        wait_until(lambda: self.text().count("Booting worker") >= workers, what="all workers")
+        time.sleep(1.5)  # two beats: each has told its numbers
+        wait_until(lambda: self.metric("atlas_revision_oldest") >= revision, what="the map in all workers")
 
     def stop(self) -> int:
         """End it as a deployment does."""

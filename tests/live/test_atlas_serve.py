@@ -81,7 +81,7 @@ def test_a_killed_replica_costs_its_clients_one_retry(serve: Serve, connect: Con
     one, two = serve(), serve()
     directory = connect(one, two, spread=lambda: 0.0)
     directory.put_service(Service("web"), by=BY)
-    wait_until(lambda: two.metric("atlas_revision_oldest") >= 1, what="the map in the other replica")
+    two.wait_followed(1)
     position = directory.world().position
     heard: list[object] = []
     waiting = threading.Thread(target=lambda: heard.append(directory.wait(position, 20)))
@@ -196,7 +196,7 @@ def test_reads_go_on_while_the_store_is_frozen(serve: Serve, connect: Connect, e
     directory.hold(lease)
     with following(connect(served)) as reader:
         within(SOON, lambda: reader.world.places("web"), "the registration")
-        wait_until(lambda: served.metric("atlas_revision_oldest") >= 1, what="the map in both workers")
+        served.wait_followed(1)
         etcd.freeze()
         with pytest.raises(Unavailable):
             directory.put_service(Service("billing"), by=BY)
@@ -225,7 +225,7 @@ def test_a_store_that_was_restarted_is_followed_again(serve: Serve, connect: Con
     directory = connect(served)
     directory.put_service(Service("web"), by=BY)
     with following(connect(served)) as reader:
-        wait_until(lambda: served.metric("atlas_revision_oldest") >= 1, what="the map in both workers")
+        served.wait_followed(1)
         etcd.kill()
         time.sleep(1)
         assert reader.world.knows("web")
