@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.response import HTTPResponse
 
 from smartclient.errors import DeadlineExceeded
+from smartclient.heads import Head
 from smartrealm import on_fork
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Failed", "Lease", "Pools", "exchange"]
 
 _ONE_WRITE = 64 * 1024
-_LONGEST_LINE = 65536
-_MOST_HEADERS = 200
 MOST_IDLE = 64
 """Connections to one instance that are kept for later."""
 
 IDLE_SECONDS = 60.0
 """An idle connection is used again for this long, if the other side has not closed it."""
+
+SHORT_SECONDS = 60.0
+"""So long it is remembered that an instance closes idle connections sooner than that."""
 
 IDLE_SECONDS_ONCE = 1.0
 """The same for a request that may be sent only once: a server that closes an idle connection at the moment of the request
@@ -111,12 +113,15 @@ class Pools:
         self._clock = clock
         self._idle: dict[tuple[str, int], deque[Wire]] = {}
         self._gone: set[tuple[str, int]] = set()
+        self._short: dict[tuple[str, int], tuple[float, float]] = {}
         self._closed = False
         on_fork(self, Pools._begin_anew)
 
     def take(self, address: tuple[str, int], *, idle_seconds: float) -> Wire | None:
         """The connection to an instance that was used last, if it is still good; None: make one."""
         self._gone.discard(address)
+        if address in self._short:
+            idle_seconds = min(idle_seconds, self._known_idle_seconds(address))
         idle = self._idle.get(address)
         while idle:
             try:
@@ -143,10 +148,25 @@ class Pools:
         if now - idle[0].idle_since > IDLE_SECONDS:  # the newest is used first: old ones would stay for ever
             self._close_oldest(idle)
 
+    def broke(self, wire: Wire) -> None:
+        """A connection that had been idle was closed at the moment of its next request. Those to that instance are used
+        again only after a shorter time from now on, or not at all."""
+        now = self._clock()
+        idle = now - wire.idle_since
+        self._short[wire.address] = (idle / 2 if idle > 0.2 else -1.0, now + SHORT_SECONDS)
+
+    def _known_idle_seconds(self, address: tuple[str, int]) -> float:
+        seconds, until = self._short.get(address, (IDLE_SECONDS, 0.0))
+        if self._clock() < until:
+            return seconds
+        self._short.pop(address, None)
+        return IDLE_SECONDS
+
     def forget(self, addresses: Iterable[tuple[str, int]]) -> None:
         """Close what waits for instances that are gone, and what comes back from calls that are under way there."""
         for address in addresses:
             self._gone.add(address)
+            self._short.pop(address, None)
             for wire in tuple(self._idle.pop(address, ())):
                 wire.close()
 
@@ -218,63 +238,6 @@ class Answer(HTTPResponse):
             yield from super().read_chunked(*arguments, **keywords)
         except ReadTimeoutError as error:
             raise DeadlineExceeded("The deadline passed before the whole body had come.") from error
-
-
-class _Head(http.client.HTTPResponse):
-    """The same answers as http.client reads, without its detour through the parser for mails."""
-
-    pairs: list[tuple[str, str]]
-
-    def begin(self) -> None:
-        version, status, reason = self._read_status()  # type: ignore[attr-defined]
-        while 100 <= status < 200 and status != 101:
-            _read_pairs(self.fp)
-            version, status, reason = self._read_status()  # type: ignore[attr-defined]
-        self.code = self.status = status
-        self.reason = reason.strip()
-        self.version = 10 if version.startswith("HTTP/1.0") else 11
-        self.pairs = _read_pairs(self.fp)
-        message = self.headers = self.msg = http.client.HTTPMessage()
-        named: dict[str, str] = {}
-        for name, value in self.pairs:
-            message.set_raw(name, value)
-            named[name.lower()] = value
-        self.chunked = named.get("transfer-encoding", "").lower() == "chunked"
-        self.chunk_left = None
-        connection = named.get("connection", "").lower()
-        self.will_close = "close" in connection if self.version == 11 else "keep-alive" not in connection
-        self.length = None if self.chunked else _length(named.get("content-length"))
-        if status in (204, 304) or self._method == "HEAD":  # type: ignore[attr-defined]
-            self.length = 0
-        if self.length is None and not self.chunked:
-            self.will_close = True
-
-
-def _length(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else None
-
-
-def _read_pairs(stream: Any) -> list[tuple[str, str]]:
-    """The header lines of an answer as pairs."""
-    pairs: list[tuple[str, str]] = []
-    while True:
-        line = stream.readline(_LONGEST_LINE + 1)
-        if len(line) > _LONGEST_LINE:
-            raise http.client.LineTooLong("header line")
-        if line in (b"\r\n", b"\n"):
-            return pairs
-        if not line:
-            raise http.client.IncompleteRead(b"")
-        if len(pairs) >= _MOST_HEADERS:
-            raise http.client.HTTPException(f"more than {_MOST_HEADERS} header lines")
-        text = line.decode("latin-1").rstrip("\r\n")
-        if text[0] in " \t" and pairs:
-            pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]} {text.strip()}")
-            continue
-        name, colon, value = text.partition(":")
-        if not colon or not name or name != name.strip():
-            raise http.client.HTTPException(f"not a header line: {text[:80]!r}")
-        pairs.append((name, value.strip(" \t")))
 
 
 def _is_quiet(sock: _TimedSocket | None) -> bool:
@@ -365,13 +328,19 @@ def exchange(
         chunked = is_chunked(request)
         head = head_of(request.method or "GET", path, host, request.headers, chunked=chunked)
         wire = pools.take(address, idle_seconds=IDLE_SECONDS_ONCE if once else IDLE_SECONDS)
+        reused = wire is not None
         if wire is None:
             wire = _connect(address, min(connect_until, answer_until))
         lease.wire = wire
         sock = wire.sock
         assert sock is not None
         sock.deadline = answer_until
-        answer = _send_and_read(sock, wire, head, request, lease, chunked=chunked)
+        try:
+            answer = _send_and_read(sock, wire, head, request, lease, chunked=chunked)
+        except Failed as failed:
+            if reused and failed.outcome == "reset":
+                pools.broke(wire)
+            raise
         sock.deadline = body_until
         return answer
     except BaseException:
@@ -392,7 +361,7 @@ def _send_and_read(
     except (BrokenPipeError, ConnectionResetError) as error:
         broken = error  # a server may refuse a long body before it has read it: there may be an answer
     method = request.method or "GET"
-    read = _Head(sock, method=method)
+    read = Head(sock, method=method)
     try:
         read.begin()
     except TimeoutError as error:

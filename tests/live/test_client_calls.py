@@ -191,6 +191,24 @@ def test_what_must_not_be_repeated_uses_no_connection_that_idled(server: FaultSe
     assert len(opened) == 3
 
 
+def test_an_instance_that_drops_used_connections_costs_one_retry(server: FaultServer, session_of: SessionOf) -> None:
+    """It reads a second request on a connection and closes without an answer: learned once, no call fails."""
+    answered: set[object] = set()
+
+    def once(connection: socket.socket) -> None:
+        if connection.getpeername() in answered:
+            raise ConnectionAbortedError
+        answered.add(connection.getpeername())
+        answer()(connection)
+
+    server.react = lambda seen: once
+    session = session_of(server)
+    attempts = 0
+    for _ in range(50):
+        attempts += len(session.get("service://identity/").attempts)  # type: ignore[attr-defined]
+    assert attempts <= 52
+
+
 def test_connections_to_an_instance_that_is_gone_are_closed(server: FaultServer, tmp_path: Path) -> None:
     """When the map no longer has it; nothing is left open for the life of the process."""
     worlds = [world_of([server.address])]

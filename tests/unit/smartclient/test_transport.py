@@ -9,7 +9,8 @@ import pytest
 import requests
 
 from smartclient.attempts import split_timeout
-from smartclient.transport import IDLE_SECONDS, Lease, Pools, Wire, _read_pairs, _TimedSocket, head_of
+from smartclient.heads import read_pairs
+from smartclient.transport import IDLE_SECONDS, Lease, Pools, Wire, _TimedSocket, head_of
 
 HERE = ("127.0.0.1", 1)
 
@@ -41,7 +42,7 @@ def test_nothing_breaks_out_of_its_line(path: str, headers: dict[str, str]) -> N
 def test_headers_are_read_as_they_come() -> None:
     """Repeated ones stay apart, folded ones are joined, the order is kept."""
     stream = io.BytesIO(b"A: 1\r\nSet-Cookie: x=1\r\nSet-Cookie: y=2\r\nFolded: one\r\n two\r\nEmpty:\n\r\nbody")
-    assert _read_pairs(stream) == [
+    assert read_pairs(stream) == [
         ("A", "1"),
         ("Set-Cookie", "x=1"),
         ("Set-Cookie", "y=2"),
@@ -57,9 +58,9 @@ def test_headers_are_read_as_they_come() -> None:
 def test_what_is_no_header_is_refused(text: bytes) -> None:
     """As is an answer that ends among its headers, and a line without end."""
     with pytest.raises(Exception, match=r"header|IncompleteRead"):
-        _read_pairs(io.BytesIO(text))
+        read_pairs(io.BytesIO(text))
     with pytest.raises(Exception, match="more than 200"):
-        _read_pairs(io.BytesIO(b"A: 1\r\n" * 300))
+        read_pairs(io.BytesIO(b"A: 1\r\n" * 300))
 
 
 def wire() -> tuple[Wire, socket.socket]:
@@ -119,6 +120,30 @@ def test_a_call_has_no_hand_on_a_connection_that_it_gave_back() -> None:
     assert pools.take(HERE, idle_seconds=1) is ours
     ours.close()
     theirs.close()
+
+
+def test_an_instance_that_closes_early_is_asked_over_younger_connections() -> None:
+    """A connection that broke after two seconds: for a minute none is used again that was idle for more than one."""
+    now = [0.0]
+    pools = Pools(clock=lambda: now[0])
+    (broken, one), (young, other) = wire(), wire()
+    pools.give(broken)
+    now[0] = 2.0
+    assert pools.take(HERE, idle_seconds=60) is broken
+    pools.broke(broken)
+    pools.give(young)
+    now[0] = 2.9
+    assert pools.take(HERE, idle_seconds=60) is young
+    pools.give(young)
+    now[0] = 4.0
+    assert pools.take(HERE, idle_seconds=60) is None
+    (later, third) = wire()
+    now[0] = 100.0
+    pools.give(later)
+    now[0] = 150.0
+    assert pools.take(HERE, idle_seconds=60) is later
+    for end in (broken, later, one, other, third):
+        end.close()
 
 
 def test_closed_pools_keep_nothing() -> None:
