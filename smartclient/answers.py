@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import requests
 from requests.cookies import extract_cookies_to_jar
@@ -14,7 +14,7 @@ from requests.utils import get_encoding_from_headers
 from urllib3.exceptions import DecodeError, HTTPError, ProtocolError
 
 from smartclient.errors import Attempt, DeadlineExceeded
-from smartclient.routing import from_virtual
+from smartclient.routing import from_virtual, service_of
 from smartclient.transport import Answer, Failed
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def read(response: requests.Response) -> None:
 
 def with_attempts(response: requests.Response, attempts: Sequence[Attempt]) -> requests.Response:
     """The response with the list of what was tried."""
-    response.attempts = tuple(attempts)  # type: ignore[attr-defined]
+    told = response.attempts = tuple(attempts)  # type: ignore[attr-defined]
+    raw, content = response.raw, cast(object, response._content)
+    if content is False and type(raw) is Answer:  # it is read later
+        raw.attempts, raw.service = told, service_of(response.request.url or "") or ""
     return response
 
 

@@ -22,7 +22,7 @@ import urllib3.connection
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.response import HTTPResponse
 
-from smartclient.errors import DeadlineExceeded
+from smartclient.errors import Attempt, BodyBroken, DeadlineExceeded
 from smartclient.heads import Head
 from smartrealm import on_fork
 
@@ -225,19 +225,37 @@ class Lease:
 
 
 class Answer(HTTPResponse):
-    """An answer whose body ends by the deadline of the call, whenever it is read."""
+    """An answer whose body ends by the deadline of the call, whenever it is read. What goes wrong then names the call."""
+
+    service = ""
+    attempts: tuple[Attempt, ...] = ()
 
     def read(self, *arguments: Any, **keywords: Any) -> bytes:
         try:
             return super().read(*arguments, **keywords)
         except ReadTimeoutError as error:
-            raise DeadlineExceeded("The deadline passed before the whole body had come.") from error
+            raise self._too_late() from error
 
     def read_chunked(self, *arguments: Any, **keywords: Any) -> Any:
         try:
             yield from super().read_chunked(*arguments, **keywords)
         except ReadTimeoutError as error:
-            raise DeadlineExceeded("The deadline passed before the whole body had come.") from error
+            raise self._too_late() from error
+
+    def stream(self, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            yield from super().stream(*arguments, **keywords)
+        except ProtocolError as error:
+            raise BodyBroken(
+                f"The answer of {self.service} broke off.", service=self.service, attempts=self.attempts
+            ) from error
+
+    def _too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"The deadline passed before the whole body of {self.service} had come.",
+            service=self.service,
+            attempts=self.attempts,
+        )
 
 
 def _is_quiet(sock: _TimedSocket | None) -> bool:

@@ -23,6 +23,7 @@ from smartclient.errors import (
     AttemptTimedOut,
     BodyBroken,
     BreakerOpen,
+    CallError,
     ConnectionFailed,
     DeadlineExceeded,
     LimitReached,
@@ -669,6 +670,18 @@ def test_the_deadline_holds_over_a_body_that_is_streamed_later(server: FaultServ
     response = session.get("service://identity/", deadline=0.2, stream=True)
     assert taking(lambda: response.content) < 0.25
     assert peer_of(session).limit.under_way == 0
+
+
+def test_what_breaks_a_streamed_body_names_the_call(server: FaultServer, session_of: SessionOf) -> None:
+    """The error comes out of the reading, and has the attempts too."""
+    session = session_of(server)
+    for reaction, expected in ((drip, DeadlineExceeded), (half, BodyBroken)):
+        server.react = partial(always, reaction)
+        response = session.get("service://identity/", deadline=0.2, stream=True)
+        with pytest.raises(expected, match="identity") as caught:
+            list(response.iter_content(10))
+        assert isinstance(caught.value, CallError)
+        assert [attempt.status for attempt in caught.value.attempts] == [200]
 
 
 def test_the_deadline_holds_against_a_black_hole(session_of: SessionOf) -> None:
