@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -26,7 +26,7 @@ import click
 import atlas
 from atlas import opening
 from atlas.directory import Directory
-from atlas.model import Author, Change
+from atlas.model import Author, Change, Kind
 from atlas.server.rendering import Glance
 from atlas.world import World
 from smartrealm.errors import (
@@ -192,9 +192,27 @@ class Session:
     def _changes(self, limit: int) -> tuple[Change, ...]:
         """The latest changes; none where the token may not see them, or a server has the map without its store."""
         try:
-            return tuple(self.directory.history(limit=limit))
+            return tuple(self.history(limit=limit))
         except (Forbidden, Unavailable):
             return ()
+
+    def history(
+        self, *, kind: Kind | None = None, key: str | None = None, limit: int, before: int | None = None
+    ) -> list[Change]:
+        """The changes, the newest first; where the token is no operator's, those of services and rulings."""
+        try:
+            return self.directory.history(kind=kind, key=key, limit=limit, before=before)
+        except Forbidden:
+            if kind is not None:
+                raise
+        found: dict[int, Change] = {}
+        kinds: tuple[Kind, ...] = ("service", "ruling")
+        for one in kinds:
+            for change in self.directory.history(kind=one, key=key, limit=limit, before=before):
+                known = found.get(change.revision, change)
+                edits = change.edits if known is change else (*known.edits, *change.edits)
+                found[change.revision] = replace(change, edits=edits)
+        return sorted(found.values(), key=lambda change: -change.revision)[:limit]
 
     def known(self, service: str) -> str:
         """The name, when the map knows it; else NotFound with the near ones."""

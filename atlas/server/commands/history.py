@@ -28,7 +28,7 @@ def history(session: Session, service: str | None, what: str | None, limit: int,
     if service is not None and what is None:
         changes = list(changes_of(session, service, limit=limit, before=before))
     else:
-        changes = session.directory.history(kind=kind, key=key, limit=limit, before=before)
+        changes = session.history(kind=kind, key=key, limit=limit, before=before)
     if session.as_json:
         session.give([change_json(change) for change in changes])
         return

@@ -54,7 +54,7 @@ def changes_of(session: Session, service: str, *, limit: int, before: int | None
     """The changes that concern one service, newest first. Looks at no more than the latest 2000."""
     found = 0
     for _ in range(10):
-        changes = session.directory.history(limit=200, before=before)
+        changes = session.history(limit=200, before=before)
         for change in changes:
             if any(edit.key == service or edit.key.startswith(f"{service}/") for edit in change.edits):
                 yield change

@@ -54,7 +54,9 @@ def ls(session: Session) -> None:
         session.give([{name: value for name, value in one.to_json().items() if name != "digest"} for one in found])
         return
     if not found:
-        session.note("There is no token: atlas token create operator YOUR-NAME makes the first one.")
+        session.note(
+            "No token is shown: only operators see them; atlas token create operator YOUR-NAME makes the first one."
+        )
         return
     now = session.clock()
     rows = [

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+from click.testing import CliRunner
+
+from atlas.model import Change
+from atlas.server.cli import atlas as command
+from atlas.server.terminal import Tools
+from smartrealm.errors import Forbidden
 from tests.unit.atlas_cli.runs import Runs
 
 
@@ -99,3 +108,34 @@ def test_a_revision_that_is_not_there(filled: Runs) -> None:
     result = filled("rollback", "99")
     assert result.exit_code == 3
     assert "the map is at 2" in result.stderr
+
+
+def test_a_token_that_may_not_see_settings_sees_the_rest(filled: Runs) -> None:
+    """Services and rulings, each change once, the newest first."""
+
+    class Narrow:
+        """What a server shows to a token that is no operator's."""
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def history(self, **asked: Any) -> list[Change]:
+            if asked["kind"] not in ("service", "ruling"):
+                raise Forbidden("That needs the scope operator.")
+            return filled.map.history(**asked)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(filled.map, name)
+
+    filled.ok("set", "identity", "LIMIT", "50")
+    filled.ok("disable", "identity", "web-1:8010")
+    filled.ok("service", "remove", "identity", "--force")
+    tools = Tools(environ=filled.environ, open=lambda *_, **__: Narrow())
+    result = CliRunner().invoke(command, ["history", "--json"], obj=tools, prog_name="atlas")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [[edit["kind"] for edit in change["edits"]] for change in told[:2]] == [["service", "ruling"], ["ruling"]]
+    assert "LIMIT" not in result.stdout
