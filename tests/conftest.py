@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -22,6 +23,10 @@ os.environ["ATLAS_URL"] = ""  # no test meets the map of the machine that it run
 # A run starts hundreds of processes of the same code. Where bytecode is not kept, each of them would compile it anew.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell starts what it puts into the background with SIGINT ignored, and children inherit that: they are to be stopped by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PROGRAM_OF = {
     "postgres": "postgres",

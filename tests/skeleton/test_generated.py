@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from skeleton.indexes import pip_settings, uv_variables
 from skeleton.locks import pinned
 from tests.processes import Child, free_port
 from tests.skeleton.conftest import BIN, Generator, run
@@ -22,10 +23,11 @@ Generated = Callable[[tuple[str, ...]], Path]
 
 
 def _environment(home: Path, **more: str) -> dict[str, str]:
-    """What a developer's shell has, with uv within reach."""
+    """What a developer's shell has, with uv within reach, which is told what pip's configuration says: HOME is another."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "UV_", "LANG"))}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, "PATH": path, "HOME": str(home), "UV_CACHE_DIR": str(Path.home() / ".cache" / "uv"), **more}
+    told = uv_variables(os.environ, pip_settings(os.environ))
+    return {**told, **kept, "PATH": path, "HOME": str(home), "UV_CACHE_DIR": str(Path.home() / ".cache" / "uv"), **more}
 
 
 @pytest.mark.parametrize("components", SETS, ids=lambda parts: "+".join(parts) or "none")
