@@ -47,7 +47,7 @@ def test_every_example_gives_what_the_page_shows(tmp_path: Path) -> None:
     with atlas.open(store, environ={}) as book:
         token, _ = book.create_token("operator", "anna", by=Author("anna"))
     with (
-        ServedAtlas(tmp_path, store, ATLAS_OPEN="false") as served,
+        ServedAtlas(tmp_path, store, ATLAS_OPEN="false", WORKERS=1) as served,  # one that began before the changes
         HttpDirectory(served.url, token=token) as directory,
     ):
         before = str(directory.world().position)
