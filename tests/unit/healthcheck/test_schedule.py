@@ -131,7 +131,7 @@ def test_close_ends_the_schedule_promptly() -> None:
         wait_until(lambda: engine.statuses()["hung"] == "fail", what="the missed deadline")
         begun = time.monotonic()
         engine.close()
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 2
         assert "healthcheck-schedule" not in health_threads()
         assert engine.report().rows[0].output == "no answer within 0.05 s"
         engine.close()
