@@ -202,7 +202,7 @@ def _map(file: int) -> mmap.mmap:
         if os.fstat(file).st_uid != os.getuid():
             raise PermissionError("the budget file belongs to another user")
         if os.fstat(file).st_size < _SIZE:  # never made smaller: others may have it mapped
-            os.ftruncate(file, _SIZE)
+            os.posix_fallocate(file, 0, _SIZE)  # takes the room: a full disk is an error here, and no SIGBUS later
         memory = mmap.mmap(file, _SIZE)
         if memory[: len(_MAGIC)] != _MAGIC:
             memory[:] = bytes(_SIZE)
