@@ -107,3 +107,19 @@ class BodyBroken(CallError, requests.exceptions.ChunkedEncodingError, errors.Una
 
 class DeadlineExceeded(CallError, requests.exceptions.Timeout, errors.DeadlineExceeded):
     """The time for the whole call, its body included, is used up."""
+
+
+def translate(error: BaseException) -> errors.SmartError | None:
+    """What `response.raise_for_status()` on the answer of a service means to whoever called the service that did it.
+
+    429, 502, 503 and 504 of a service: Unavailable, since it may be well in a moment. None for all else, plain URLs included.
+    """
+    response = error.response if isinstance(error, requests.exceptions.HTTPError) else None
+    if response is None or not str(response.url).startswith("service://"):
+        return None
+    if response.status_code not in (429, 502, 503, 504):
+        return None
+    service = str(response.url)[len("service://") :].partition("/")[0].partition("?")[0]
+    translated = errors.Unavailable(f"{service} answered {response.status_code}.")
+    translated.__cause__ = error
+    return translated

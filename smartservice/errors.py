@@ -61,7 +61,7 @@ CODES: Mapping[int, str] = {
 """The `code` member of an error that is no SmartError, by status."""
 
 _OWN_MEMBERS = frozenset(["type", "title", "status", "instance", "code"])
-_TRANSLATORS = ("smartservice.db", "smartservice.redis")
+_TRANSLATORS = ("smartservice.db", "smartservice.redis", "smartclient.errors")
 
 _Report = Callable[[BaseException], object]
 

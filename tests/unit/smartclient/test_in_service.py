@@ -55,6 +55,24 @@ def test_the_request_flows_on(app: SmartService, service_calls: Calls, path: str
     assert len({one.headers["traceparent"] for one in service_calls.made}) == made
 
 
+@pytest.mark.parametrize(("found", "answered"), [(503, 503), (429, 503), (500, 500), (404, 500)])
+def test_what_is_raised_for_the_status_of_another_service(
+    app: SmartService, service_calls: Calls, found: int, answered: int
+) -> None:
+    """`raise_for_status()` on an answer that may be well in a moment is a 503 that is not to be repeated; else a crash."""
+
+    @app.get("/strict")
+    def strict() -> Any:
+        response = smartclient.get("service://identity/teams", retries=0)
+        response.raise_for_status()
+        return response.json()
+
+    service_calls.get("service://identity/teams", status=found)
+    answer = app.test_client().get("/strict")
+    assert answer.status_code == answered
+    assert answer.headers.get("Smart-Retry") == ("no" if answered == 503 else None)
+
+
 def test_a_service_cannot_hide_an_unregistered_call(app: SmartService) -> None:
     """The service answers 500, and the test fails with the call that was not registered."""
     with pytest.raises(UnexpectedCall, match="GET service://identity/teams"), mock():
