@@ -53,8 +53,15 @@ def serving(talk: Callable[[socket.socket], object], context: ssl.SSLContext | N
 
 
 def answer(client: socket.socket) -> None:
-    while client.recv(65536):
-        client.sendall(OK)
+    """Answer each request once, however many packets its head and its body come in."""
+    with client.makefile("rb") as asked:
+        while asked.readline():
+            length = 0
+            while (line := asked.readline().strip().lower()) != b"":
+                if line.startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            asked.read(length)
+            client.sendall(OK)
 
 
 def drip(client: socket.socket) -> None:
