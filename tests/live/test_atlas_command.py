@@ -47,7 +47,10 @@ def test_ctrl_c_is_quiet(server: AtlasServer, tmp_path: Path) -> None:
     server.map.set_override("identity", "PAGE_SIZE", 50, by=ANNA)
     wait_until(lambda: "identity PAGE_SIZE = 50  by anna" in told.read_text())
     child.send_signal(signal.SIGINT)
-    _, complaint = child.communicate(timeout=10)
+    try:
+        _, complaint = child.communicate(timeout=10)
+    finally:
+        child.kill()
     assert (child.returncode, complaint.strip()) == (130, "")
 
 
