@@ -21,7 +21,7 @@ def run() -> list[Claim]:
     with tempfile.TemporaryDirectory(prefix="killed-") as name:
         into = Path(name) / "into"
         into.mkdir()
-        env = {**os.environ, "XDG_CACHE_HOME": str(Path(name) / "cache")}
+        env = {**os.environ, "XDG_CACHE_HOME": str(Path(name) / "cache"), "STATE_DIR": str(Path(name) / "state")}
         _generate(into, env, "first").wait()
         begun = time.monotonic()
         _generate(into, env, "second").wait()

@@ -37,6 +37,7 @@ class _Place:
         unwanted = {"PYTHONDONTWRITEBYTECODE"}
         self.env = {name: value for name, value in os.environ.items() if name not in unwanted}
         self.env.update(PATH=path, XDG_CACHE_HOME=str(self.cache), UV_CACHE_DIR=str(folder / "uv"))
+        self.env.update(STATE_DIR=str(folder / "state"))  # a map of its own
 
     def generate(self) -> float:
         """Seconds to one proven service."""

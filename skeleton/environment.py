@@ -41,7 +41,9 @@ _NEVER_IMPORTED = (
     *("/pygments/lexers/", "/pygments/styles/", "/sqlalchemy/dialects/mysql/", "/sqlalchemy/dialects/oracle/"),
     *("/sqlalchemy/dialects/mssql/", "/sqlalchemy/testing/", "/alembic/testing/", "/pydantic/v1/", "/tests/"),
     *("/pip/", "/setuptools/", "/skeleton/", "/redis/asyncio/", "/sqlalchemy/ext/asyncio/", "/sqlalchemy/ext/mypy/"),
-    *("/gunicorn/asgi/", "/gunicorn/dirty/", "/gunicorn/http2/", "/webob/", "/pydantic/mypy"),
+    *("/gunicorn/asgi/", "/gunicorn/dirty/", "/gunicorn/http2/", "/webob/", "/pydantic/mypy", "/urllib3/contrib/"),
+    *("/cffi/", "/pycparser/", "/cryptography/", "/urllib3/http2/", "/atlas/server/", "/atlas/stores/zookeeper.py"),
+    *("/atlas/stores/dynamodb.py", "/atlas/stores/etcd.py", "/atlas/stores/consul.py", "/smartclient/consumer.py"),
 )
 
 
