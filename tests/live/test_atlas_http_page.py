@@ -17,7 +17,7 @@ from atlas.model import Author, Service
 from atlas.server import config as server_config
 from atlas.server.app import make_app
 from tests.atlas_server import ROOT, ServedAtlas
-from tests.unit.atlas_server.double import MapDouble
+from tests.live.atlas_api.double import MapDouble
 
 PAGE = (ROOT / "docs" / "reference" / "atlas-http.md").read_text()
 EXAMPLES = [

@@ -13,7 +13,7 @@ from atlas import Author, Delta, Directory, Instance, Position, World
 from atlas.server.terminal import Session, Tools
 from atlas.server.watching import follow
 from smartrealm.errors import Forbidden, Unavailable
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 BERT = Author("bert", "to see")
 

@@ -16,7 +16,7 @@ from atlas.server.answers import Audience, Prepared
 from atlas.server.follower import Follower, Pace
 from atlas.world import Delta, Position, World
 from smartrealm.errors import Overloaded, Unavailable
-from tests.unit.atlas_server.double import MapDouble, secret, wait_until
+from tests.live.atlas_api.double import MapDouble, secret, wait_until
 
 EVERYTHING = Audience("all", None, tokens=True)
 MAP = Audience("none")

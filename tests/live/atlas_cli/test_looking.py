@@ -16,7 +16,7 @@ from atlas.server.cli import atlas as command
 from atlas.server.rendering import Glance, listing, showing
 from atlas.server.terminal import Session, Tools
 from smartrealm.errors import Unavailable
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 WORLD = World(
     services={"identity": Service("identity", owner="accounts", port=8010), "teams": Service("teams")},

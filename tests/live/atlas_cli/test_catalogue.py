@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 
 def test_a_service_is_added_changed_and_removed(atlas: Runs) -> None:

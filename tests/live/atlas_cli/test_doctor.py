@@ -10,7 +10,7 @@ import pytest
 from atlas import Instance, Override, Ruling, Service, World
 from atlas.model import Lease, Token
 from atlas.server.findings import Facts, findings
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 NOW = 1_000_000_000.0
 SQLITE = {"name": "sqlite", "reads": "linearizable", "wait": "polled", "poll_seconds": 0.05, "survives": "a lot"}

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from atlas.server.cli import atlas as command
 from atlas.server.terminal import EXIT_CODES, Tools
 from smartrealm import errors
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "atlas-command.md"
 

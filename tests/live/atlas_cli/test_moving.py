@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import atlas as package
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 
 def other(runs: Runs) -> str:

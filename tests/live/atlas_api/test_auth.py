@@ -16,7 +16,7 @@ from atlas.server.app import check_tokens, make_app
 from atlas.world import Delta
 from smartrealm import ConfigurationError
 from smartservice import SmartService
-from tests.unit.atlas_server.double import MapDouble, wait_until
+from tests.live.atlas_api.double import MapDouble, wait_until
 
 LEASE = {"incarnation": "i2", "instances": [{"service": "web", "host": "host-1", "port": 8000}]}
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 from atlas.server.bell import Bell, _Sleeper
-from tests.unit.atlas_server.double import wait_until
+from tests.live.atlas_api.double import wait_until
 
 
 def sleepers(bell: Bell, count: int, seconds: float = 10.0) -> tuple[list[threading.Thread], list[float]]:

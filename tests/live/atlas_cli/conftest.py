@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 
 @pytest.fixture

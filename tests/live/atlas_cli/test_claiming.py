@@ -11,7 +11,7 @@ import pytest
 from atlas.model import Service
 from atlas.server.commands.claiming import clashing, free_ports, listens
 from atlas.world import World
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 FACTS = ("--owner", "accounts", "--description", "Who is who", "--repository", "/srv/identity")
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 
 def states(runs: Runs) -> dict[str, str]:

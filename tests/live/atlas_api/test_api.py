@@ -14,7 +14,7 @@ from atlas.model import Author, Lease, Ruling, Service
 from atlas.server.app import store_health
 from atlas.world import World
 from smartservice import SmartService
-from tests.unit.atlas_server.double import MapDouble, wait_until
+from tests.live.atlas_api.double import MapDouble, wait_until
 
 
 @pytest.fixture

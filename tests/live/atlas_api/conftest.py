@@ -11,7 +11,7 @@ from atlas.model import Instance, Lease, Override, Service
 from atlas.server.app import make_app
 from atlas.server.follower import Follower
 from smartservice import SmartService
-from tests.unit.atlas_server.double import MapDouble, secret
+from tests.live.atlas_api.double import MapDouble, secret
 
 Ask = Callable[[str], FlaskClient]
 

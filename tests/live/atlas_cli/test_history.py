@@ -11,7 +11,7 @@ from atlas.model import Change
 from atlas.server.cli import atlas as command
 from atlas.server.terminal import Tools
 from smartrealm.errors import Forbidden
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 
 def changed(runs: Runs) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.atlas_cli.runs import Runs
+from tests.live.atlas_cli.runs import Runs
 
 
 def test_set_says_how_the_value_was_understood(filled: Runs) -> None:
