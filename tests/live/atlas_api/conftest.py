@@ -11,7 +11,7 @@ from atlas.model import Instance, Lease, Override, Service
 from atlas.server.app import make_app
 from atlas.server.follower import Follower
 from smartservice import SmartService
-from tests.live.atlas_api.double import MapDouble, secret
+from tests.live.atlas_api.double import MapDouble, secret, wait_until
 
 Ask = Callable[[str], FlaskClient]
 
@@ -69,13 +69,15 @@ class Caller(FlaskClient):
 
 
 @pytest.fixture
-def asking(app: SmartService, book: MapDouble) -> Callable[..., FlaskClient]:
-    """`asking("service", "web")`: a client with a token of that role for that subject."""
+def asking(app: SmartService, book: MapDouble, follower: Follower) -> Callable[..., FlaskClient]:
+    """`asking("service", "web")`: a client with a token of that role for that subject, which the server has heard of."""
 
     def make(role: str, subject: str = "someone") -> FlaskClient:
         app.test_client_class = Caller
         client = app.test_client()
         client.token = book.token(role, subject)  # type: ignore[attr-defined]
+        follower.start()
+        wait_until(lambda: follower.world is not None and follower.world.position == book.now.position)
         return client
 
     return make
