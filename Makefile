@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-CODE := smartrealm atlas smartconfig smartclient healthcheck smartservice skeleton tests benchmarks scripts
+CODE := smartrealm atlas smartconfig smartclient healthcheck smartservice sidecar skeleton tests benchmarks scripts
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, Self, cast
 
+from atlas.splits import parse_split
 from smartrealm.errors import ConfigurationError, ValidationFailed
 from smartrealm.names import ServiceName
 
@@ -101,6 +102,14 @@ def is_service_name(text: object) -> bool:
         return False
 
 
+def _is_split(text: str) -> bool:
+    try:
+        parse_split(text)
+    except ValidationFailed:
+        return False
+    return True
+
+
 def _is_number(value: object, least: float, most: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
@@ -151,6 +160,12 @@ class Service(_Value):
     retry_class: RetryClass = "idempotent"
     version_policy: str = "any"
     """`any`, or a pattern of versions (`2.*`): calls go to instances that match, and to all while none does."""
+    split: str = ""
+    """Which part of the callers reaches which version: `1.4=5%`; see `atlas.splits`. Empty: none."""
+    callers: str = ""
+    """The services that may call it, `orders,billing`; empty: everybody. Enforced by the sidecars."""
+    loss_accepted_at: float = 0.0
+    """Instances that were lost before this time of day are gone for good: sidecars hold them no longer."""
 
     def _rules(self) -> Iterator[tuple[str, Callable[[], bool], str]]:
         yield "name", lambda: is_service_name(self.name), _NAME_RULE
@@ -164,6 +179,17 @@ class Service(_Value):
         )
         yield "timeout_seconds", lambda: _is_number(self.timeout_seconds, 0.001, 3600), "seconds, 0.001 to 3600"
         yield "retry_class", lambda: self.retry_class in ("none", "idempotent"), "none or idempotent"
+        yield (
+            "split",
+            lambda: is_text(self.split) and _is_split(self.split),
+            "shares such as 1.4=5%, at most three, at most 100%",
+        )
+        yield (
+            "callers",
+            lambda: is_text(self.callers) and all(is_service_name(one) for one in self.callers.split(",") if one),
+            "names of services, separated by commas",
+        )
+        yield "loss_accepted_at", lambda: is_time(self.loss_accepted_at), _TIME_RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +280,8 @@ class Lease:
     ttl_seconds: float = 15.0
     instances: tuple[Instance, ...] = ()
     opened_at: float = 0.0
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """What a sidecar tells of itself with each renewal: see `Report`. It is kept with the lease, and wakes no reader."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -262,6 +290,7 @@ class Lease:
             "ttl_seconds": self.ttl_seconds,
             "opened_at": self.opened_at,
             "instances": [instance.to_json() for instance in self.instances],
+            **({"report": dict(self.report)} if self.report else {}),
         }
 
     @classmethod
@@ -280,6 +309,7 @@ class Lease:
         check.want(_is_number(data.get("ttl_seconds", 15.0), 1, 3600), "ttl_seconds", "seconds, 1 to 3600")
         check.want(is_time(data.get("opened_at", 0.0)), "opened_at", _TIME_RULE)
         check.want(isinstance(data.get("instances", []), list | tuple), "instances", "a list")
+        check.want(isinstance(data.get("report", {}), Mapping), "report", "a JSON object")
         check.finish()
         return cls(
             id=data["id"],
@@ -287,7 +317,31 @@ class Lease:
             ttl_seconds=float(data.get("ttl_seconds", 15.0)),
             instances=tuple(Instance.from_json(one) for one in data.get("instances", ())),
             opened_at=float(data.get("opened_at", 0.0)),
+            report=dict(data.get("report", {})),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Report(_Value):
+    """What the sidecar of one host last said of itself."""
+
+    host: str
+    at: float
+    """Time of day at which it said so."""
+    revision: int = 0
+    """Up to which revision of the catalogue its HAProxy has applied the map."""
+    presence: int = 0
+    """The same for presence."""
+    epoch: str = ""
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    """Calls that are under way through it to instances that drain or are disabled, by `service/host:port`."""
+    holding: int = 0
+    """How many instances its guard holds."""
+    ttl_seconds: float = 15.0
+
+    def applied(self, revision: int) -> bool:
+        """Whether a change of the catalogue with this revision is in force there."""
+        return self.revision >= revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,12 @@ ATTEMPT = "Smart-Attempt"
 RETRY = "Smart-Retry"
 """On an answer, `no`: the failure lies further down and was retried there; whoever receives it does not retry."""
 
+BUCKET = "Smart-Bucket"
+"""0 to 9999: on which side of a split the one is for whom this is done. Computed once, where a request enters the realm."""
+
+SIDECAR_TOKEN = "Smart-Sidecar-Token"
+"""Shows the sidecar who calls, where it asks for that; it is taken off there."""
+
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """Makes a POST or PATCH repeatable: it is for the service to do the work of one key once."""
 
