@@ -32,6 +32,7 @@ from atlas.model import (
     Kind,
     Lease,
     Override,
+    Report,
     Ruling,
     Service,
     Token,
@@ -216,6 +217,10 @@ class Book:
             by = Author("atlas", "expired")
             self._change(by, lambda world, _: rules.expired_rulings(world, self._now()))
         return ended
+
+    def reports(self) -> Mapping[str, Report]:
+        """What each sidecar that lives last said of itself, read from the store."""
+        return self._leases.reports()
 
     # -- tokens --------------------------------------------------------------------------------------------------------
 

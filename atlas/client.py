@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 from atlas import wire
-from atlas.model import Author, Change, Kind, Lease, Ruling, Service, Token, address
+from atlas.model import Author, Change, Kind, Lease, Report, Ruling, Service, Token, address
 from atlas.replicas import Answer, Patience, Replicas
 from atlas.world import Delta, Position, World
 from smartrealm.errors import Unavailable, ValidationFailed
@@ -139,11 +139,15 @@ class HttpDirectory:
         query = urlencode({"incarnation": incarnation})
         self._replicas.ask("DELETE", f"/v1/leases/{_part(lease_id)}", query=query)
 
-    # -- tokens --------------------------------------------------------------------------------------------------------
-
     def sweep(self) -> list[str]:
         """Nothing: the replicas of the server do it."""
         return []
+
+    def reports(self) -> Mapping[str, Report]:
+        """What each sidecar last said of itself, by the id of its lease."""
+        return wire.read_reports(self._get("/v1/reports"))
+
+    # -- tokens --------------------------------------------------------------------------------------------------------
 
     def create_token(
         self, role: str, subject: str, *, by: Author, expires_at: float | None = None

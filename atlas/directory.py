@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, Self
 
-from atlas.model import Author, Change, Kind, Lease, Ruling, Service, Token
+from atlas.model import Author, Change, Kind, Lease, Report, Ruling, Service, Token
 from atlas.world import Delta, Position, World
 
 
@@ -81,6 +81,10 @@ class Directory(Protocol):
         """Take leases out of the map that were not renewed in time; gives their ids. Whoever holds a lease calls it now and
         then, so that a realm without a server has no dead instances; over HTTP the server does it, and nothing happens.
         """
+
+    def reports(self) -> Mapping[str, Report]:
+        """What each sidecar last said of itself, by the id of its lease; of those whose lease is overdue nothing. Read anew
+        each time."""
 
     # -- tokens --------------------------------------------------------------------------------------------------------
 

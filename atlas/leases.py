@@ -1,6 +1,6 @@
 """Leases: who lives, and what it carries. A renewal is one write to one document; only changes go through the presence log.
 
-`lease/<id>` says {incarnation, ttl_seconds, renewed_at, digest, former}. The order of writes carries the guarantees:
+`lease/<id>` says {incarnation, ttl_seconds, renewed_at, digest, former, report}; a report is nowhere else. The order of writes carries the guarantees:
 
   * hold, something changed: document without digest, entry in the log, document with digest. A holder that dies in between
     finds no digest of its own later and says everything again.
@@ -14,13 +14,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from atlas.log import Draft, Head, Log
 from atlas.mirror import Mirror
-from atlas.model import Edit, Instance, Lease
+from atlas.model import Edit, Instance, Lease, Report
+from atlas.reports import Heard, Renewal, check_report, read_report
 from atlas.rules import instances_of_lease
 from atlas.stores.store import Changed, Document
 from atlas.world import World
@@ -45,10 +47,20 @@ class LeaseDocument:
     """Of the instances that were written to the log; empty while they are not."""
     former: tuple[str, ...] = ()
     """Incarnations that came before and are refused from now on."""
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """What its holder told of itself with this renewal: see `atlas.reports`."""
 
     def encode(self) -> bytes:
-        told = {"incarnation": self.incarnation, "ttl_seconds": self.ttl_seconds, "renewed_at": self.renewed_at}
-        return json.dumps({**told, "digest": self.digest, "former": self.former}, separators=(",", ":")).encode()
+        told: dict[str, Any] = {
+            "incarnation": self.incarnation,
+            "ttl_seconds": self.ttl_seconds,
+            "renewed_at": self.renewed_at,
+            "digest": self.digest,
+            "former": self.former,
+        }
+        if self.report:
+            told["report"] = dict(self.report)
+        return json.dumps(told, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, document: Document) -> LeaseDocument:
@@ -60,6 +72,7 @@ class LeaseDocument:
                 float(data["renewed_at"]),
                 data.get("digest", ""),
                 tuple(data.get("former", ())),
+                dict(data.get("report", {})),
             )
         except (ValueError, KeyError, TypeError):
             raise Unavailable(f"The map is damaged: {document.key} in its store cannot be read.") from None
@@ -73,13 +86,17 @@ class Leases:
         self._now, self._clock = now, clock
         self._held: dict[str, tuple[Lease, LeaseDocument, str]] = {}
         self.patience = Patience()
+        self._heard = Heard(clock, now)
+        self._looking = threading.Lock()
 
     def hold(self, lease: Lease) -> bool:
-        """Renew with one write what was held like this before; open it otherwise. Gives whether the log was written."""
+        """Renew with one write what was held like this before, whatever it reports; open it otherwise. Gives whether the log
+        was written."""
+        check_report(lease.report)
         known = self._held.get(lease.id)
-        if known is not None and known[0] == lease:
+        if known is not None and replace(known[0], report={}) == replace(lease, report={}):
             try:
-                self._remember(lease, replace(known[1], renewed_at=self._now()), known[2])
+                self._remember(lease, replace(known[1], renewed_at=self._now(), report=lease.report), known[2])
                 return False
             except Changed:
                 pass  # ended by a sweep, renewed through another replica, or taken over: look at what is there
@@ -127,6 +144,25 @@ class Leases:
         """Every lease document, by the id of its lease."""
         return {_lease_id(key): LeaseDocument.decode(found) for key, found in self._store.get_all(PREFIX).items()}
 
+    def reports(self) -> Mapping[str, Report]:
+        """What the holders last told of themselves, by the id of their lease; of those that are overdue nothing."""
+        found = {
+            _lease_id(key): (document.version, LeaseDocument.decode(document))
+            for key, document in self._store.get_all(PREFIX).items()
+        }
+        reporting = {name: one for name, one in found.items() if one[1].report}
+        with self._looking:
+            overdue = self._heard.overdue(
+                {name: Renewal(version, one.renewed_at, one.ttl_seconds) for name, (version, one) in reporting.items()}
+            )
+        reports = {}
+        for name, (_, one) in reporting.items():
+            if name not in overdue:
+                report = read_report(name, one.report, at=one.renewed_at, ttl_seconds=one.ttl_seconds)
+                if report is not None:
+                    reports[name] = report
+        return reports
+
     def restore(self, leases: Mapping[str, Lease]) -> None:
         """Write the documents of imported leases: each has its whole ttl to be renewed at the new place."""
         for name, lease in leases.items():
@@ -157,7 +193,7 @@ class Leases:
         if is_news:
             version = self._store.put(document_key(lease.id), new.encode(), version)
             self.append(lambda head: self._opening(head, lease))
-        self._remember(lease, replace(new, digest=digest), version)
+        self._remember(lease, replace(new, digest=digest, report=lease.report), version)
         return is_news
 
     def _remember(self, lease: Lease, document: LeaseDocument, expected: str | None) -> None:

@@ -85,7 +85,7 @@ class _Folding:
                 else:
                     lease = Lease.from_json(record["lease"])
                     carried = tuple(replace(one, lease=lease.id) for one in lease.instances)
-                    self.leases[lease.id] = replace(lease, instances=carried)
+                    self.leases[lease.id] = replace(lease, instances=carried, report={})
                     continue
             except ValidationFailed as error:
                 raise ValidationFailed(f"Record {count} of this export: {error.message}", errors=error.errors) from None

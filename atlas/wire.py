@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from atlas.model import Change, Edit
+from atlas.model import Change, Edit, Report
+from atlas.reports import read_report
 from atlas.world import Delta, Position, World
 from smartrealm.errors import ValidationFailed
 
@@ -60,6 +61,20 @@ def read_change(data: Mapping[str, Any]) -> Change:
     """The change that `change_json` gave."""
     edits = tuple(Edit(edit["kind"], edit["key"], edit["before"], edit["after"]) for edit in data["edits"])
     return Change(data["revision"], data["at"], data["author"], data["why"], edits, data.get("id", ""))
+
+
+def reports_json(reports: Mapping[str, Report]) -> dict[str, Any]:
+    """What sidecars say of themselves as JSON."""
+    return {"reports": {name: reports[name].to_json() for name in sorted(reports)}}
+
+
+def read_reports(data: Mapping[str, Any]) -> Mapping[str, Report]:
+    """The reports that `reports_json` gave."""
+    read = {
+        name: read_report(name, told, at=told.get("at", 0.0), ttl_seconds=told.get("ttl_seconds", 15.0))
+        for name, told in data["reports"].items()
+    }
+    return {name: report for name, report in read.items() if report is not None}
 
 
 def ports_text(ports: Iterable[int]) -> str:

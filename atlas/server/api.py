@@ -40,7 +40,7 @@ from smartservice.validation import validated
 EVERYBODY = ("operator", "service", "host", "reader")
 HOLDERS = ("operator", "service", "host")
 NDJSON = "application/x-ndjson"
-CHATTER = {"world", "onelease"}
+CHATTER = {"world", "onelease", "reports"}
 """The endpoints of polls and renewals: machines ask them all the time, so they are counted and not logged."""
 
 _WORTH_ZIPPING = 1000
@@ -234,7 +234,7 @@ class OneLease(_Resource):
     def put(self, lease_id: str, body: LeaseIn) -> Any:
         """Hold the lease: these are all its instances, and they live for `ttl_seconds` unless it is held again."""
         lease = Lease.from_json({**body.model_dump(), "id": lease_id})
-        who().check_lease(lease_id, lease.instances, self.follower)
+        who().check_lease(lease_id, lease.instances, self.follower, reports=bool(lease.report))
         self.book.hold(lease)
         return Response(status=204)
 
@@ -245,6 +245,15 @@ class OneLease(_Resource):
         who().check_lease(lease_id, (), self.follower)
         self.book.release(lease_id, query.incarnation)
         return Response(status=204)
+
+
+class Reports(_Resource):
+    """What the sidecars say of themselves."""
+
+    @needs(*EVERYBODY)
+    def get(self) -> Any:
+        """The last report of each sidecar that lives, by the id of its lease: what it has applied, what is under way."""
+        return wire.reports_json(self.book.reports()), 200, {"Cache-Control": "no-store"}
 
 
 class Tokens(_Resource):
@@ -334,6 +343,7 @@ def install(api: SmartApi, follower: Follower) -> None:
         (History, "/v1/history"),
         (Rollback, "/v1/rollback"),
         (OneLease, "/v1/leases/<lease_id>"),
+        (Reports, "/v1/reports"),
         (Tokens, "/v1/tokens"),
         (OneToken, "/v1/tokens/<token_id>"),
         (Export, "/v1/export"),

@@ -16,6 +16,7 @@ from flask import Request, g, request
 
 from atlas import wire
 from atlas.model import EVERY_SERVICE, Author, Instance, Token
+from atlas.reports import PREFIX, host_of, is_sidecar
 from atlas.rules import instances_of_lease
 from atlas.server.answers import Audience
 from atlas.server.follower import Follower
@@ -62,10 +63,18 @@ class Principal:
             raise _refused(what, "operator")
         return False
 
-    def check_lease(self, lease_id: str, instances: Iterable[Instance], follower: Follower) -> None:
-        """Raise Forbidden unless every instance is theirs: those they name, and those that the lease carries now."""
+    def check_lease(
+        self, lease_id: str, instances: Iterable[Instance], follower: Follower, *, reports: bool = False
+    ) -> None:
+        """Raise Forbidden unless every instance is theirs: those they name, and those that the lease carries now. The lease
+        of a sidecar, which may carry none, is its host's; what `reports` is the lease of a sidecar."""
         if self.role == "operator":
             return
+        if is_sidecar(lease_id) and (self.role, self.subject) != ("host", host_of(lease_id)):
+            raise _refused(f"hold the lease {lease_id}", f"operator, or host for {host_of(lease_id)}")
+        if reports and not is_sidecar(lease_id):
+            # A drain waits for what sidecars report: nobody else is to say that it is done.
+            raise _refused(f"report with the lease {lease_id}", f"operator; a sidecar's is named {PREFIX}HOST")
         # A lease of which this worker has heard nothing may have been opened through another one a moment ago.
         carried = follower.carried(lease_id) or tuple(instances_of_lease(follower.fresh(), lease_id))
         for instance in (*instances, *carried):

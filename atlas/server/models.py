@@ -51,12 +51,14 @@ class OverrideIn(_In):
 
 
 class LeaseIn(_In):
-    """What one holder carries: all its instances, renewed every third of `ttl_seconds`."""
+    """What one holder carries: all its instances, renewed every third of `ttl_seconds`. `report`: what a sidecar says of
+    itself; it may change with each renewal, and wakes nobody."""
 
     incarnation: str
     ttl_seconds: float = 15.0
     opened_at: float = 0.0
     instances: list[dict[str, Any]] = []
+    report: dict[str, Any] = {}
 
 
 class RollbackIn(_In):

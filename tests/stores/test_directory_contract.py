@@ -82,6 +82,8 @@ def test_impossible_things_are_refused(directory: Directory) -> None:
         lambda: directory.set_override("identity", "KEY", "x" * 100_000, by=ANNA),
         lambda: directory.hold(Lease("host 1", "i1")),
         lambda: directory.hold(lease(0)),
+        lambda: directory.hold(Lease("sidecar@h1", "i1", report={"sessions": {"identity/h1:8000": "many"}})),
+        lambda: directory.hold(Lease("sidecar@h1", "i1", report={"newer": "x" * 200_000})),
         lambda: directory.create_token("king", "anna", by=ANNA),
     ]
     for attempt in attempts:
@@ -526,6 +528,29 @@ def test_every_lease_id_has_its_own_place(directory: Directory) -> None:
     for name in ids[1:]:
         directory.release(name, "i1")
     assert places(directory) == ["127.0.0.1:8000"]
+
+
+def test_a_report_is_read_by_everybody_and_wakes_nobody(open_directory: OpenDirectory) -> None:
+    """What a sidecar says of itself with each renewal is there for every client, and moves neither position; a lease without
+    instances may have one, and one that is given back has none."""
+    sidecar, other = open_directory(), open_directory()
+    told: dict[str, Any] = {"revision": 3, "presence": 7, "epoch": "e", "sessions": {"identity/127.0.0.1:8000": 2}}
+    sidecar.hold(Lease("sidecar@h1", "i1", 20.0, report={**told, "newer": "word"}))
+    sidecar.hold(lease(8000, name="host-2"))
+    eventually(lambda: set(other.world().leases), {"sidecar@h1", "host-2"})
+    position = other.world().position
+    found = other.reports()["sidecar@h1"]
+    assert set(other.reports()) == {"sidecar@h1"}
+    assert (found.host, found.revision, found.presence, found.epoch, found.ttl_seconds) == ("h1", 3, 7, "e", 20.0)
+    assert found.sessions == {"identity/127.0.0.1:8000": 2}
+    assert abs(found.at - time.time()) < 60
+    sidecar.hold(Lease("sidecar@h1", "i1", 20.0, report={**told, "revision": 4, "sessions": {}, "holding": 1}))
+    found = other.reports()["sidecar@h1"]
+    assert (found.revision, found.sessions, found.holding) == (4, {}, 1)
+    assert other.wait(position, 0.1) is None
+    assert other.world().leases["sidecar@h1"].report == {}
+    sidecar.release("sidecar@h1", "i1")
+    assert other.reports() == {}
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from atlas.model import Author, Change, Edit, Lease, Override, Ruling, Service, Token
+from atlas.model import Author, Change, Edit, Lease, Override, Report, Ruling, Service, Token
 from atlas.world import TABLES, Delta, Position, World
 from smartrealm.errors import Unavailable
 
@@ -117,6 +117,10 @@ class MapDouble:
 
     def release(self, lease_id: str, incarnation: str) -> None:
         self._wrote("release", lease_id, incarnation)
+
+    def reports(self) -> Mapping[str, Report]:
+        self._ask()
+        return {"sidecar@host-1": Report("host-1", 5.0, revision=2, sessions={"web/host-1:8000": 3})}
 
     def create_token(
         self, role: str, subject: str, *, by: Author, expires_at: float | None = None

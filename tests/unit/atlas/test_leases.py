@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,48 @@ def test_a_renewal_is_one_write_and_no_read(book: Book, store: FaultyStore) -> N
     store.read.clear()
     book.hold(held)
     assert (store.written, store.read) == (["lease/a"], [])
+
+
+def test_another_report_is_one_write_and_no_read(book: Book, store: FaultyStore) -> None:
+    """What a sidecar says of itself lies in the document of its lease: nothing of it reaches the log."""
+    held = replace(lease("sidecar@h1"), report={"revision": 1})
+    book.hold(held)
+    store.written.clear()
+    store.read.clear()
+    book.hold(replace(held, report={"revision": 2}))
+    book.hold(replace(held, report={"revision": 3}))
+    assert (store.written, store.read) == (["lease/sidecar@h1"] * 2, [])
+    assert book.reports()["sidecar@h1"].revision == 3
+    book.hold(replace(held, instances=(), report={"revision": 4}))
+    assert book.reports()["sidecar@h1"].revision == 4
+
+
+def test_a_report_ends_with_its_time(book: Book, time: Time, store: FaultyStore, tmp_path: Path) -> None:
+    """Who looks hears nothing of a sidecar that is overdue, whether it has just come or has looked before."""
+    held = Lease("sidecar@h1", "i1", 15.0, report={"revision": 1})
+    book.hold(held)
+    assert set(book.reports()) == {"sidecar@h1"}
+    time.value += 16.9
+    assert set(book.reports()) == {"sidecar@h1"}
+    time.value += 0.2
+    assert book.reports() == {}
+    with make_book(store, time, tmp_path) as fresh:
+        assert fresh.reports() == {}
+    book.hold(held)
+    assert set(book.reports()) == {"sidecar@h1"}
+
+
+def test_a_wrong_clock_hides_no_sidecar(store: FaultyStore, time: Time, tmp_path: Path) -> None:
+    """A renewal between two looks is a sign of life, whatever time its writer believes it to be."""
+    late = Time(time.value - 3600)
+    held = Lease("sidecar@h1", "i1", 15.0, report={"revision": 1})
+    with make_book(store, late, tmp_path) as sidecar, make_book(store, time, tmp_path) as reader:
+        sidecar.hold(held)
+        assert reader.reports() == {}
+        sidecar.hold(held)
+        assert set(reader.reports()) == {"sidecar@h1"}
+        time.value += 18
+        assert reader.reports() == {}
 
 
 def test_silence_ends_a_lease_and_its_holder_comes_back(book: Book, time: Time) -> None:
