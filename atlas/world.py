@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from atlas.model import EVERY_SERVICE, Edit, Instance, Kind, Lease, Override, Ruling, Service, State, Token
+from atlas.splits import Share, parse_split, share_of
 from smartrealm.errors import ValidationFailed
 
 
@@ -74,14 +76,25 @@ class World:
         """The instances of a service with their effective state; `now` (time of day) ends rulings that have expired."""
         return tuple(self._place(instance, now) for instance in self.instances.get(service, {}).values())
 
-    def callable_places(self, service: str, now: float | None = None) -> tuple[Place, ...]:
-        """Where new calls may go, under the version policy of the service: all versions while no instance fits it."""
+    def callable_places(self, service: str, now: float | None = None, bucket: int | None = None) -> tuple[Place, ...]:
+        """Where new calls may go, under the version policy of the service: all versions while no instance fits it.
+
+        With a `bucket` (0 to 9999; see `atlas.splits`) only the side of the service's split that this bucket belongs to: a
+        share goes before the policy, the rest is what fits no share. A side on which nobody takes calls is answered by the
+        others.
+        """
         places = tuple(place for place in self.places(service, now) if place.takes_calls)
         known = self.services.get(service)
-        if known is None or known.version_policy in ("", "any"):
+        if known is None:
             return places
-        wanted = tuple(place for place in places if fnmatch.fnmatchcase(place.instance.version, known.version_policy))
-        return wanted or places
+        shares = _shares_of(known.split) if bucket is not None and known.split else ()
+        if bucket is not None and shares:
+            share = share_of(shares, bucket)
+            if share is not None:
+                return _fitting(places, share.fits) or _by_policy(places, known)
+            rest = _fitting(places, lambda version: not any(one.fits(version) for one in shares))
+            return _by_policy(rest or places, known)
+        return _by_policy(places, known)
 
     def overrides_of(self, service: str) -> Iterator[Override]:
         """What is set for every service, then what is set for this one."""
@@ -167,6 +180,27 @@ class World:
     def __repr__(self) -> str:
         count = sum(len(inner) for inner in self.instances.values())
         return f"<World {self.position}: {len(self.services)} services, {count} instances>"
+
+
+def _by_policy(places: tuple[Place, ...], service: Service) -> tuple[Place, ...]:
+    """The places that the version policy names; all of them while it names none."""
+    policy = service.version_policy
+    if policy in ("", "any"):
+        return places
+    return _fitting(places, lambda version: fnmatch.fnmatchcase(version, policy)) or places
+
+
+def _fitting(places: tuple[Place, ...], fits: Callable[[str], bool]) -> tuple[Place, ...]:
+    return tuple(place for place in places if fits(place.instance.version))
+
+
+@lru_cache(maxsize=1024)
+def _shares_of(split: str) -> tuple[Share, ...]:
+    """The shares of a split; none of one that cannot be read: its callers are called all the same."""
+    try:
+        return parse_split(split)
+    except ValidationFailed:
+        return ()
 
 
 TABLES: Mapping[Kind, str] = {

@@ -112,3 +112,31 @@ def test_a_position_that_is_none_is_refused(text: str) -> None:
 def test_a_position_is_text_and_back(position: Position) -> None:
     """`str` and `parse` are inverse."""
     assert Position.parse(str(position)) == position
+
+
+@pytest.mark.parametrize(
+    ("bucket", "split", "policy", "expected"),
+    [
+        (0, "1.4=5%", "any", [1]),
+        (499, "1.4=5%", "any", [1]),
+        (500, "1.4=5%", "any", [2, 3]),
+        (9999, "1.4=5%", "any", [2, 3]),
+        (None, "1.4=5%", "any", [1, 2, 3]),
+        (0, "", "any", [1, 2, 3]),
+        (0, "1.4=5%", "2.*", [1]),
+        (500, "1.4=5%", "2.*", [3]),
+        (600, "1.4=5%,2.*=5%", "any", [3]),
+        (1000, "1.4=5%,2.*=5%", "any", [2]),
+        (0, "1.5=5%", "any", [1, 2, 3]),
+        (0, "1.5=5%", "2.*", [3]),
+        (500, "*=5%", "any", [1, 2, 3]),
+        (0, "nonsense", "any", [1, 2, 3]),
+    ],
+)
+def test_a_bucket_is_called_on_its_side_of_the_split(
+    bucket: int | None, split: str, policy: str, expected: list[int]
+) -> None:
+    """A share reaches its version, the rest the versions of no share; a side on which nobody takes calls, the others."""
+    service = Service("identity", split=split, version_policy=policy)
+    here = world(at(1, "1.4"), at(2, "1.3"), at(3, "2.0"), at(4, "1.5", draining=True), service=service)
+    assert [place.instance.port for place in here.callable_places("identity", None, bucket)] == expected
