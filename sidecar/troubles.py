@@ -1,0 +1,230 @@
+"""What is not well about a sidecar: how bad, since when, and what to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sidecar.facts import Facts
+from sidecar.model import Decision, Guard, Plan, Route
+from sidecar.wording import ago, count, moment, plain, since, some, span
+
+Level = Literal["wrong", "risky", "note"]
+"""wrong: calls fail, or will. risky: something is held together and needs a look. note: worth knowing."""
+
+OLD_MAP_SECONDS = 30.0
+"""A map that is older than this is told of. Atlas answers every 25 s, news or not."""
+
+RECENT_SECONDS = 600.0
+"""How long a drift or a refused command is told of after it happened."""
+
+_ORDER: Mapping[str, int] = {"wrong": 0, "risky": 1, "note": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One line to look at."""
+
+    level: Level
+    topic: str
+    """proxy, map, lease, guard, quarantine, ejected, silent (a service that takes no calls), own, refused, drift, reload."""
+    says: str
+    advice: str = ""
+    """What to do: a command, or a sentence."""
+    service: str = ""
+    since: float | None = None
+
+
+def troubles(facts: Facts, plan: Plan, now: float) -> tuple[Trouble, ...]:
+    """Everything that is not well, the worst first."""
+    found = [
+        *_proxy(facts, now),
+        *_map(facts, plan, now),
+        *_lease(facts),
+        *_guards(plan, now),
+        *_quarantine(plan),
+        *_without_instances(plan),
+        *_ejected(facts, now),
+        *_own(facts, now),
+        *_upkeep(facts, now),
+    ]
+    return tuple(sorted(found, key=lambda one: _ORDER[one.level]))
+
+
+def _proxy(facts: Facts, now: float) -> Iterator[Trouble]:
+    if facts.proxy.running:
+        return
+    why = f": {plain(facts.proxy.failure)}" if facts.proxy.failure else ""
+    yield Trouble(
+        "wrong",
+        "proxy",
+        f"HAProxy does not run{since(facts.proxy.away_since, now)}, and no call passes through this sidecar{why}.",
+        "`sidecar check` says what is missing. The agent starts HAProxy again and again.",
+        since=facts.proxy.away_since,
+    )
+
+
+def _map(facts: Facts, plan: Plan, now: float) -> Iterator[Trouble]:
+    why = f" ({plain(facts.map_failure)})" if facts.map_failure else ""
+    if facts.map_from == "none":
+        yield Trouble(
+            "wrong",
+            "map",
+            f"There is no map yet: Atlas has not answered{why}, and none is kept on disk, so that every call is answered 404.",
+            "`atlas ls` with the same ATLAS_URL says what Atlas answers. Nothing else is needed once it does.",
+        )
+        return
+    age = facts.map_age_seconds or 0.0
+    if facts.map_from == "disk":
+        says = f"The map is the one that was kept on disk {span(age)} ago: Atlas has not answered since the start{why}."
+    elif age > OLD_MAP_SECONDS:
+        says = f"Atlas has not answered for {span(age)}{why}."
+    else:
+        return
+    advice = (
+        "Calls go on as that map says; nothing is taken out of it meanwhile. `atlas ls` says whether Atlas is back."
+    )
+    yield Trouble("risky", "map", says, advice, since=now - age)
+
+
+def _lease(facts: Facts) -> Iterator[Trouble]:
+    if facts.lease_failure is None or not facts.own:
+        return
+    yield Trouble(
+        "risky",
+        "lease",
+        f"The lease of this host cannot be renewed ({plain(facts.lease_failure)}): others learn nothing new of its "
+        f"{count(len(facts.own), 'instance')}, and Atlas takes them for lost when it ends.",
+        "Is Atlas there (`atlas ls`), and is ATLAS_TOKEN one of the role `host` for this host?",
+    )
+
+
+def _guards(plan: Plan, now: float) -> Iterator[Trouble]:
+    for name, guard in sorted(plan.guards.items()):
+        yield Trouble("risky", "guard", guard_says(guard, now), guard_advice(name), name, guard.since)
+
+
+def guard_says(guard: Guard, now: float) -> str:
+    """What the guard of a service holds, in one sentence."""
+    return (
+        f"{guard.service}: {guard.lost} of {count(guard.of, 'instance')} vanished from the map without draining at "
+        f"{moment(guard.since, now)} ({ago(guard.since, now)}), and are called all the same: {some(guard.addresses)}."
+    )
+
+
+def guard_advice(service: str) -> str:
+    return (
+        f"They come back by themselves when the map has them again. If they are gone for good: "
+        f'`sidecar accept {service} --why "..."` here, `atlas service accept-loss {service}` for every host.'
+    )
+
+
+def _quarantine(plan: Plan) -> Iterator[Trouble]:
+    for name, reason in sorted(plan.quarantined.items()):
+        yield Trouble(
+            "wrong",
+            "quarantine",
+            f"{plain(name)} is not routed, and the rest goes on: {plain(reason)}",
+            f"`sidecar why {name}`; correct it in the map (`atlas show {name}`).",
+            name,
+        )
+    for name, decisions in plan.decisions.items():
+        out = [one for one in decisions.values() if one.standing == "quarantined"]
+        if out and name not in plan.quarantined:
+            says = f"{name}: {count(len(out), 'instance')} cannot be routed: {plain(out[0].address)} ({plain(out[0].says)})"
+            yield Trouble("risky", "quarantine", says, f"`sidecar why {name}`", name, _earliest(out))
+
+
+def _without_instances(plan: Plan) -> Iterator[Trouble]:
+    absent = []
+    for name, route in plan.routes.items():
+        if name in plan.quarantined or takes_calls(route):
+            continue
+        decisions = plan.decisions.get(name, {})
+        if not decisions:
+            absent.append(name)
+            continue
+        which = "its only instance is" if len(decisions) == 1 else f"all of its {len(decisions)} instances are"
+        how = " or ".join(sorted({one.standing for one in decisions.values()}))
+        says = f"{name} takes no calls, which are answered 503: {which} {how}."
+        yield Trouble("wrong", "silent", says, f"`sidecar why {name}`", name, _latest(decisions.values()))
+    if absent:
+        yield Trouble("note", "silent", f"No instance runs of {some(sorted(absent), 8)}: calls are answered 503.")
+
+
+def takes_calls(route: Route) -> bool:
+    """Whether a call of this service goes anywhere."""
+    servers = (*route.servers, *(server for side in route.sides for server in side.servers))
+    return any(not server.draining and server.weight > 0 for server in servers)
+
+
+def _earliest(decisions: Iterable[Decision]) -> float | None:
+    return min((one.since for one in decisions), default=None)
+
+
+def _latest(decisions: Iterable[Decision]) -> float | None:
+    return max((one.since for one in decisions), default=None)
+
+
+def _ejected(facts: Facts, now: float) -> Iterator[Trouble]:
+    for one in sorted(facts.ejected, key=lambda server: (server.service, server.address)):
+        why = f": {plain(one.reason)}" if one.reason else ""
+        yield Trouble(
+            "risky",
+            "ejected",
+            f"{one.service} {one.address} is called no more{since(one.since, now)}, since it answered badly{why}. "
+            f"It is tried again {ago(one.until, now) if one.until > now else 'now'}.",
+            f"Look at its log. To take it out for good: `atlas disable {one.service} {one.address}`.",
+            one.service,
+            one.since,
+        )
+
+
+def _own(facts: Facts, now: float) -> Iterator[Trouble]:
+    for one in facts.own:
+        if one.state in ("ready", "draining", "starting"):
+            continue
+        why = f": {plain(one.reason)}" if one.reason else ""
+        yield Trouble(
+            "risky",
+            "own",
+            f"{one.service} {one.address}, of this host, is {plain(one.state)}{since(one.since, now)}{why}.",
+            f"`sidecar why {one.service} {one.address}`, and its own log.",
+            one.service,
+            one.since,
+        )
+
+
+def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
+    recent = [one for one in facts.refusals if now - one.at < RECENT_SECONDS]
+    if recent:
+        last = recent[-1]
+        yield Trouble(
+            "risky",
+            "refused",
+            f"HAProxy refused {count(len(recent), 'command')} of late, the last {ago(last.at, now)}: "
+            f"{plain(last.about)}: {plain(last.says)}",
+            "What it knows is compared every half minute and put right; when this goes on: `sidecar reload --why ...`.",
+            since=recent[0].at,
+        )
+    if facts.drift_at is not None and now - facts.drift_at < RECENT_SECONDS:
+        yield Trouble(
+            "risky",
+            "drift",
+            f"HAProxy knew something else than it should {ago(facts.drift_at, now)}, and was put right "
+            f"({count(facts.drift_count, 'time')} since the start).",
+            "Somebody else may speak to its socket, or it was started anew.",
+            since=facts.drift_at,
+        )
+    if facts.reloads.failed and facts.reloads.last_at is not None and "failed" in facts.reloads.last_reason:
+        yield Trouble("risky", "reload", f"The last reload: {plain(facts.reloads.last_reason)}.", "`sidecar check`")
+    if facts.pending:
+        allowed = facts.reloads.next_allowed_at
+        when = f" The next reload may be at {moment(allowed, now)}." if allowed > now else ""
+        yield Trouble(
+            "note",
+            "reload",
+            f"Changes wait{since(facts.pending_since, now)}: {plain(facts.pending)}.{when}",
+            since=facts.pending_since,
+        )
