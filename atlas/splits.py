@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from smartrealm.buckets import BUCKETS as BUCKETS, bucket_of as bucket_of
 from smartrealm.errors import ValidationFailed
 
-BUCKETS = 10_000
 MOST_SHARES = 3
 _SHARE = re.compile(r"([^\s,=%]{1,100})=(\d{1,3}(?:\.\d{1,2})?)%")
 
@@ -31,11 +30,6 @@ class Share:
     def fits(self, version: str) -> bool:
         """Whether instances of this version belong to this share."""
         return fnmatch.fnmatchcase(version, self.version)
-
-
-def bucket_of(key: str, salt: str) -> int:
-    """The bucket of a key, 0 to 9999."""
-    return zlib.crc32(f"{salt}:{key}".encode()) % BUCKETS
 
 
 def parse_split(text: str) -> tuple[Share, ...]:

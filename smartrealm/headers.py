@@ -59,6 +59,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _CALLER = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _MILLISECONDS = re.compile(r"[0-9]{1,9}")
+_BUCKET = re.compile(r"[0-9]{1,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class CallContext:
     debug: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     """The allow-listed entries of the caller's baggage."""
+    bucket: int | None = None
+    """0 to 9999: on which side of every split this is done; None where nobody has said so."""
     failed_calls: list[str] = field(default_factory=list, compare=False)
     """The services whose calls failed for good while this request was served, retries and all. It is shared by all the
     contexts that are derived from this one; an answer 502, 503 or 504 then says `Smart-Retry: no`."""
@@ -86,10 +89,11 @@ class CallContext:
         tags: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
+        new_bucket: Callable[[], int] | None = None,
     ) -> CallContext:
         """Read the headers with `get(name)`. A header that breaks its format counts as absent; never raises.
 
-        Of the baggage only the entries named in `tags` are kept.
+        Of the baggage only the entries named in `tags` are kept. `new_bucket` gives the bucket where no header does.
         """
         request_id = get(REQUEST_ID)
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
@@ -98,6 +102,11 @@ class CallContext:
         remaining = get(DEADLINE)
         traceparent = get(TRACEPARENT)
         traced = traceparent is not None and _TRACEPARENT.fullmatch(traceparent) is not None
+        bucket = get(BUCKET)
+        if bucket is not None and _BUCKET.fullmatch(bucket):
+            number: int | None = int(bucket)
+        else:
+            number = None if new_bucket is None else new_bucket()
         return cls(
             request_id=request_id,
             caller=caller if caller and _CALLER.fullmatch(caller) else None,
@@ -105,6 +114,7 @@ class CallContext:
             traceparent=traceparent if traced else None,
             tracestate=get(TRACESTATE) if traced else None,
             tags=read_baggage(get(BAGGAGE), tags) if tags else {},
+            bucket=number,
         )
 
     def to_headers(self, *, clock: Callable[[], float] = time.monotonic) -> Mapping[str, str]:
@@ -118,6 +128,8 @@ class CallContext:
             headers[TRACEPARENT] = self.traceparent
             if self.tracestate is not None:
                 headers[TRACESTATE] = self.tracestate
+        if self.bucket is not None:
+            headers[BUCKET] = str(self.bucket)
         if self.tags:
             headers[BAGGAGE] = ",".join(f"{name}={quote(value, safe='')}" for name, value in self.tags.items())
         return headers

@@ -24,7 +24,7 @@ SECRET_KEY: Secret[str | None] = None
 ATLAS_URL: NeedsRestart[str | None] = None
 # The token with which this service asks an `atlas serve`: `atlas token create service NAME`.
 ATLAS_TOKEN: Secret[str] = ""
-# Whether an instance registers itself in the map when it starts; off where a sidecar does it.
+# Whether an instance registers itself in the map while no sidecar of its host does it.
 REGISTER: NeedsRestart[bool] = True
 # The address under which others reach this instance; empty: HOST, or this host's own where HOST is every address.
 ADVERTISE_HOST: NeedsRestart[str] = ""
@@ -37,8 +37,16 @@ WEIGHT: NeedsRestart[int] = 100
 # Seconds after which an instance that gives no sign of life is taken out of the map.
 LEASE_SECONDS: NeedsRestart[float] = 15.0
 
-# The local HAProxy through which other services are called, http://127.0.0.1:port. Empty: they are called directly.
-SIDECAR_URL: NeedsRestart[str] = ""
+# The local HAProxy through which others are called: http://127.0.0.1:port or unix:///path. None: this host's sidecar, if any. Empty: none.
+SIDECAR_URL: NeedsRestart[str | None] = None
+# Shows the sidecar who calls, where it asks for that.
+SIDECAR_TOKEN: Secret[str] = ""
+# Which headers name the one for whom a request is made; the first that is there decides on which side of a split he is.
+SPLIT_KEY_HEADERS: NeedsRestart[list[str]] = ["Smart-User", "X-User-Id"]
+# Which cookies do, where none of the headers is there; without those either, chance decides.
+SPLIT_KEY_COOKIES: NeedsRestart[list[str]] = ["session"]
+# Another salt puts everybody on another side; the same in the whole realm and in its sidecars. Empty: the name of the realm.
+SPLIT_SALT: NeedsRestart[str] = ""
 # Seconds that a call to another service may take in all, when neither the caller nor the map says it.
 CALL_DEADLINE: NeedsRestart[float] = 10.0
 # How often a failed call may be repeated, where that is safe.
@@ -165,7 +173,7 @@ _LEAST = {
     "WEDGED_SECONDS": 0,
 }
 _URL = re.compile(r"[a-z][a-z0-9+._-]*://.*")
-_HTTP_URL = re.compile(r"https?://[^/?#]+/?")
+_SIDECAR_URL = re.compile(r"http://[^/?#]+/?|unix:///[^?#]+")
 _REDIS_URL = re.compile(r"(redis|rediss|unix)://.*")
 
 
@@ -181,8 +189,10 @@ def validate(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"MANAGEMENT_PORT is {config['PORT']}, as PORT is: give the management listener a port of its own."
     if config["WEIGHT"] > 1000:
         yield f"WEIGHT is {config['WEIGHT']}: a share is at most 1000."
-    if config["SIDECAR_URL"] and not _HTTP_URL.fullmatch(config["SIDECAR_URL"]):
-        yield "SIDECAR_URL is no URL of a proxy: use http://127.0.0.1:port."
+    if config["SIDECAR_URL"] and not _SIDECAR_URL.fullmatch(config["SIDECAR_URL"]):
+        yield "SIDECAR_URL is no URL of a proxy: use http://127.0.0.1:port, or unix:///path of its socket."
+    if not config["SIDECAR_TOKEN"].isprintable():
+        yield "SIDECAR_TOKEN holds a line break or another character that no header can carry."
     if config["DATABASE_URL"] and not _URL.fullmatch(config["DATABASE_URL"]):
         yield "DATABASE_URL is no URL: use postgresql://user@host/name or sqlite:///file.db."
     if config["REDIS_URL"] and not _REDIS_URL.fullmatch(config["REDIS_URL"]):

@@ -23,6 +23,7 @@ from smartrealm import headers
 from smartrealm.calling import enter_caller
 from smartrealm.errors import DeadlineExceeded
 from smartservice import logs
+from smartservice.splits import Edge
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -47,6 +48,7 @@ _VARIABLES = {
         headers.TRACEPARENT,
         headers.TRACESTATE,
         headers.BAGGAGE,
+        headers.BUCKET,
     )
 }
 _DEBUG_VARIABLE = "HTTP_" + headers.DEBUG.upper().replace("-", "_")
@@ -60,6 +62,7 @@ class Inbound:
         self._settings = app.settings
         self._lifecycle = app.lifecycle
         self._tags = frozenset(app.settings.snapshot["CALL_TAGS"])
+        self._edge = edge_of(app)
         self._access = logs.AccessLog(app)
         self._gate = logs.DebugGate(logging.root, app.logger)
         self.quiet = {HEALTH_ENDPOINT, METRICS_ENDPOINT}
@@ -71,7 +74,7 @@ class Inbound:
 
     def _serve(self, context: Context, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         began = time.perf_counter()
-        call = _read_call(environ, self._tags)
+        call = _read_call(environ, self._tags, self._edge)
         if _DEBUG_VARIABLE in environ and self._may_debug(environ[_DEBUG_VARIABLE]):
             call = replace(call, debug=True)
             self._gate.__enter__()
@@ -176,9 +179,21 @@ def refuse_expired() -> None:
         raise DeadlineExceeded("The caller's deadline passed before the work was begun.")
 
 
-def _read_call(environ: WSGIEnvironment, tags: Collection[str]) -> headers.CallContext:
+def edge_of(app: SmartService) -> Edge:
+    """Who gives a bucket to the requests of this service that bring none, as its settings say."""
+    snapshot = app.settings.snapshot
+    return Edge(
+        headers=snapshot["SPLIT_KEY_HEADERS"],
+        cookies=snapshot["SPLIT_KEY_COOKIES"],
+        salt=snapshot["SPLIT_SALT"] or str(app.realm),
+    )
+
+
+def _read_call(environ: WSGIEnvironment, tags: Collection[str], edge: Edge) -> headers.CallContext:
     get = environ.get
-    return headers.CallContext.from_headers(lambda name: get(_VARIABLES[name]), tags=tags)
+    return headers.CallContext.from_headers(
+        lambda name: get(_VARIABLES[name]), tags=tags, new_bucket=lambda: edge.bucket(environ)
+    )
 
 
 def debug_header(key: str, *, seconds: int, now: float) -> str:
