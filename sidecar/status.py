@@ -21,7 +21,7 @@ from sidecar.facts import (
 )
 from sidecar.model import Decision, Plan
 from sidecar.settings import Settings
-from sidecar.troubles import OLD_MAP_SECONDS, Trouble, troubles
+from sidecar.troubles import Trouble, troubles
 from sidecar.wording import count, span
 
 __all__ = [
@@ -294,8 +294,3 @@ def _row(
         "groups": list(groups),
         "since": since,
     }
-
-
-def map_is_old(facts: Facts) -> bool:
-    """Whether Atlas has been silent for longer than it ever is when all is well."""
-    return facts.map_from != "atlas" or (facts.map_age_seconds or 0.0) > OLD_MAP_SECONDS

@@ -1,0 +1,116 @@
+"""The sidecar in the text format of Prometheus (version 0.0.4): its own figures, prefixed `sidecar_`, then HAProxy's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sidecar.facts import Facts, Histogram
+from sidecar.model import Plan
+from sidecar.status import is_ready, numbers
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Sample = tuple[Mapping[str, str], float]
+
+
+def exposition(facts: Facts, plan: Plan, now: float) -> str:
+    """Everything that the sidecar knows of itself as metrics."""
+    return "\n".join([*_state(facts, plan, now), *_counters(facts), *_histograms(facts)]) + "\n"
+
+
+def _state(facts: Facts, plan: Plan, now: float) -> Iterator[str]:
+    info = {"version": facts.version, "realm": facts.realm, "host": facts.host, "zone": facts.zone}
+    yield from _family("sidecar_info", "gauge", "Always 1.", [({**info, "haproxy": facts.proxy.version}, 1)])
+    yield from _one("sidecar_start_time_seconds", "gauge", "When the agent started.", facts.started_at)
+    yield from _one("sidecar_ready", "gauge", "1 while HAProxy runs and there is a map.", is_ready(facts))
+    yield from _one("sidecar_proxy_up", "gauge", "1 while HAProxy runs.", facts.proxy.running)
+    if facts.map_age_seconds is not None:
+        help_ = "Since Atlas last answered; of a map from disk, since it was kept."
+        yield from _one("sidecar_map_age_seconds", "gauge", help_, facts.map_age_seconds)
+    sources = [({"source": name}, float(facts.map_from == name)) for name in ("atlas", "disk", "none")]
+    yield from _family("sidecar_map_source", "gauge", "1 for where the map in force came from.", sources)
+    for name, wanted, applied in (
+        ("revision", plan.position.revision, facts.position.revision),
+        ("presence", plan.position.presence, facts.position.presence),
+    ):
+        yield from _one(f"sidecar_map_{name}", "gauge", f"The {name} of the map in force.", wanted)
+        yield from _one(f"sidecar_applied_{name}", "gauge", f"The {name} up to which HAProxy has the map.", applied)
+    found = numbers(facts, plan)
+    yield from _one("sidecar_services", "gauge", "Services that are routed.", found["services"])
+    standings = ("in", "backup", "draining", "out", "held", "quarantined")
+    samples = [({"standing": name}, float(found[name])) for name in standings]
+    yield from _family("sidecar_instances", "gauge", "Instances by what became of them.", samples)
+    yield from _one("sidecar_ejected_servers", "gauge", "Servers that HAProxy takes for bad now.", len(facts.ejected))
+    held = [({"service": name}, float(guard.lost)) for name, guard in sorted(plan.guards.items())]
+    yield from _one("sidecar_guards", "gauge", "Services of which the guard holds instances.", len(plan.guards))
+    yield from _family("sidecar_guard_held_instances", "gauge", "Instances that the guard of a service holds.", held)
+    ages = [({"service": name}, max(0.0, now - guard.since)) for name, guard in sorted(plan.guards.items())]
+    yield from _family("sidecar_guard_age_seconds", "gauge", "For how long the guard of a service holds them.", ages)
+    help_ = "Services that cannot be routed."
+    yield from _one("sidecar_quarantined_services", "gauge", help_, len(plan.quarantined))
+    ready = sum(1 for one in facts.own if one.state == "ready")
+    own = [({"ready": "yes"}, float(ready)), ({"ready": "no"}, float(len(facts.own) - ready))]
+    yield from _family("sidecar_own_instances", "gauge", "Instances of this host, by its own checks.", own)
+    help_ = "1 while the lease of this host cannot be renewed."
+    yield from _one("sidecar_lease_failing", "gauge", help_, facts.lease_failure is not None)
+    yield from _one("sidecar_changes_pending", "gauge", "1 while changes wait for a reload.", bool(facts.pending))
+
+
+def _counters(facts: Facts) -> Iterator[str]:
+    yield from _one("sidecar_changes_total", "counter", "Changes that were applied to HAProxy.", facts.changes)
+    help_ = "How often HAProxy knew something else than it should."
+    yield from _one("sidecar_drift_total", "counter", help_, facts.drift_count)
+    yield from _one("sidecar_refused_total", "counter", "Commands that HAProxy refused.", facts.refusal_count)
+    yield from _one("sidecar_ejections_total", "counter", "Servers that HAProxy took for bad.", facts.ejections)
+    reloads = facts.reloads
+    samples = [({"outcome": "done"}, float(reloads.count)), ({"outcome": "failed"}, float(reloads.failed))]
+    yield from _family("sidecar_reloads_total", "counter", "How often HAProxy was loaded anew.", samples)
+
+
+def _histograms(facts: Facts) -> Iterator[str]:
+    help_ = "From when a change arrived until HAProxy had it."
+    yield from _histogram("sidecar_apply_seconds", help_, facts.apply_seconds)
+    help_ = "From when a change was written into the map until HAProxy had it."
+    yield from _histogram("sidecar_propagation_seconds", help_, facts.propagation_seconds)
+
+
+def _one(name: str, kind: str, help_: str, value: float) -> Iterator[str]:
+    return _family(name, kind, help_, [({}, value)])
+
+
+def _family(name: str, kind: str, help_: str, samples: Sequence[Sample]) -> Iterator[str]:
+    yield f"# HELP {name} {help_}"
+    yield f"# TYPE {name} {kind}"
+    for labels, value in samples:
+        yield f"{name}{_labels(labels)} {_number(value)}"
+
+
+def _histogram(name: str, help_: str, histogram: Histogram) -> Iterator[str]:
+    yield f"# HELP {name} {help_}"
+    yield f"# TYPE {name} histogram"
+    for bound, number in histogram.buckets:
+        yield f'{name}_bucket{{le="{_number(bound)}"}} {number}'
+    yield f'{name}_bucket{{le="+Inf"}} {histogram.count}'
+    yield f"{name}_sum {_number(histogram.sum)}"
+    yield f"{name}_count {histogram.count}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    told = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{told}}}" if told else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+
+
+def joined(theirs: str | None) -> str:
+    """HAProxy's own metrics (None: it did not answer), to be put behind ours. Without those of the backends that are kept
+    free, since they take no calls."""
+    told = "\n".join(_one("sidecar_exporter_up", "gauge", "1 when HAProxy gave its own metrics.", theirs is not None))
+    lines = [line for line in (theirs or "").splitlines() if 'proxy="_spare' not in line]
+    return "\n".join([told, *lines]) + "\n"
