@@ -1,0 +1,206 @@
+"""The parts of HAProxy's file that are the same for every map: how a call is read, answered, retried and bounded.
+
+Every line says to the one who reads the file at night what it is for. Nothing of the map is in here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+
+SERVICE_MS = 10_000
+"""How long a service may take where the map of timeouts does not name it."""
+
+UNNAMED = ((400, "bad-request"), (408, "request-timeout"), (413, "content-too-large"), (500, "internal"))
+NAMED = (
+    (400, "bad-request", "The request to %s cannot be read."),
+    (408, "request-timeout", "The request to %s did not arrive in time."),
+    (413, "content-too-large", "The request to %s is too large."),
+    (500, "internal", "HAProxy could not pass the request on to %s."),
+    (502, "bad-gateway", "The instance of %s that was asked ended the connection, or its answer cannot be read."),
+    (503, "unavailable", "No instance of %s could be reached."),
+    (504, "gateway-timeout", "%s did not answer in time."),
+)
+"""What HAProxy answers of its own accord, once it is known which service is meant."""
+
+_SERVICE = "%[var(txn.service)]"
+
+
+def problem(status: int, code: str, detail: str = "", *, named: bool = False) -> str:
+    """The body of an answer, in the shape that every service answers errors in. In `detail`, `%s` is the service."""
+    parts = ['"type":"about:blank"', f'"title":{json.dumps(HTTPStatus(status).phrase)}', f'"status":{status}']
+    if detail:
+        parts.append(f'"detail":{json.dumps(detail.replace("%s", _SERVICE))}')
+    end = [f'"code":"{code}"', *([f'"service":"{_SERVICE}"'] if named else [])]
+    # The variable holds its own comma: a request without an id has no member "instance".
+    return "{" + ",".join(parts) + "," + ("%[var(txn.instance)]" if named or detail else "") + ",".join(end) + "}"
+
+
+def _returns(status: int, body: str, condition: str, header: str = "") -> str:
+    more = f" hdr {header}" if header else ""
+    return f"http-request return status {status} content-type application/problem+json lf-string '{body}'{more} {condition}"
+
+
+def _errors() -> Iterator[str]:
+    for status, code, detail in NAMED:
+        body = problem(status, code, detail, named=True)
+        yield f"http-error status {status} content-type application/problem+json lf-string '{body}'"
+
+
+def edge() -> list[str]:
+    """What the frontends have in common."""
+    return [
+        "mode http",
+        "timeout client 75s",
+        "timeout http-request 10s",
+        "timeout http-keep-alive 75s",
+        "# A reload ends an idle connection with the answer to its next request, never between two.",
+        "option idle-close-on-response",
+        "# Before it is known which service is meant.",
+        *(
+            f"http-error status {status} content-type application/problem+json string '{problem(status, code)}'"
+            for status, code in UNNAMED
+        ),
+    ]
+
+
+def service() -> list[str]:
+    """What the backends have in common: all of them are the same but for their servers."""
+    empty = problem(503, "unavailable", "%s is known, and no instance of it takes calls now.", named=True)
+    return [
+        "mode http",
+        "balance leastconn",
+        "timeout connect 1s",
+        "timeout queue 1s",
+        f"timeout server {SERVICE_MS}ms",
+        "timeout check 2s",
+        "# The first request of a connection never goes over one that the instance may be closing at that moment.",
+        "http-reuse safe",
+        "# A connection that failed is tried elsewhere, at once; so is a request that may be repeated and got no answer at all.",
+        "# An answer of 5xx or a timeout is never repeated here: that is for the caller, within its budget.",
+        "retries 3",
+        "option redispatch 1",
+        "retry-on conn-failure empty-response",
+        "http-request disable-l7-retry if { var(txn.once) -m found }",
+        "http-request disable-l7-retry if !{ method GET HEAD PUT DELETE OPTIONS TRACE }"
+        " !{ req.fhdr(Idempotency-Key) -m found }",
+        "http-request set-timeout server var(txn.timeout)",
+        _returns(503, empty, "if { nbsrv eq 0 }", "Smart-Service empty"),
+        "# Which servers went down and came up, for the agent. Requests are not logged.",
+        "log global",
+        *_errors(),
+    ]
+
+
+def calls(*, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: Sequence[str]) -> list[str]:
+    """How a call finds its backend."""
+    return [
+        *_named_service(),
+        *_caller(tokens),
+        *_known(),
+        *_allowed(),
+        *_bucket(
+            salt, [*(f"req.fhdr({name})" for name in key_headers), *(f"req.cook({name})" for name in key_cookies)]
+        ),
+        *_sides(),
+        *_limits(),
+        "",
+        "# 8. Where to.",
+        "use_backend %[var(txn.side)] if { var(txn.side),nbsrv gt 0 }",
+        "use_backend %[var(txn.backend)]",
+    ]
+
+
+def _named_service() -> Iterator[str]:
+    yield "# 1. Which service is meant. What is no name of a service is forgotten: it is never repeated in an answer."
+    yield "http-request set-var(txn.service) req.fhdr(Smart-Service) if { req.fhdr_cnt(Smart-Service) eq 1 }"
+    yield "http-request set-var(txn.backend) var(txn.service),map_str(maps/routes.map)"
+    yield "acl known var(txn.backend) -m found"
+    yield "http-request unset-var(txn.service) if !known !{ var(txn.service) -m reg ^[a-z](-?[a-z0-9])*$ }"
+    yield "http-request unset-var(txn.service) if !known { var(txn.service),length gt 63 }"
+    yield "acl named var(txn.service) -m found"
+    yield """http-request set-var-fmt(txn.instance) '"instance":"%[req.fhdr(X-Request-ID)]",'""" + (
+        " if { req.fhdr(X-Request-ID) -m reg ^[A-Za-z0-9._:+/=@-]{1,128}$ }"
+    )
+
+
+def _caller(tokens: bool) -> Iterator[str]:
+    yield ""
+    if tokens:
+        yield "# 2. Who calls: the token says it, whatever the caller claims. The token stays here."
+        digest = "req.fhdr(Smart-Sidecar-Token),sha2(256),hex,lower"
+        yield f"http-request set-var(txn.caller) {digest},map_str(maps/tokens.map)"
+        yield "acl trusted var(txn.caller) -m found"
+        hint = "send the token of the calling service in Smart-Sidecar-Token."
+        challenge = "WWW-Authenticate Smart-Sidecar-Token"
+        said = problem(401, "unauthorized", f"Calls to %s need a token that is known here: {hint}", named=True)
+        yield _returns(401, said, "if !trusted named", challenge)
+        said = problem(401, "unauthorized", f"Calls need a token that is known here: {hint}")
+        yield _returns(401, said, "if !trusted", challenge)
+        yield "http-request set-header Smart-Caller %[var(txn.caller)]"
+    else:
+        yield "# 2. Who calls: as it says. A token for another sidecar stays here."
+        yield "http-request set-var(txn.caller) req.fhdr(Smart-Caller)"
+    yield "http-request del-header Smart-Sidecar-Token"
+
+
+def _known() -> Iterator[str]:
+    yield ""
+    yield "# 3. Whether the service is there."
+    said = problem(400, "bad-request", "Name the service that is called in one header Smart-Service.")
+    yield _returns(400, said, "if !named")
+    said = problem(404, "unknown-service", "%s is not registered in this realm.", named=True)
+    yield _returns(404, said, "if !known", "Smart-Service unknown")
+
+
+def _allowed() -> Iterator[str]:
+    yield ""
+    yield "# 4. Whether the caller may call it, where the service has a list of its callers."
+    yield "acl guarded var(txn.service),map_str(maps/guarded.map) -m found"
+    yield "acl listed var(txn.service),concat(/,txn.caller),map_str(maps/callers.map) -m found"
+    said = problem(403, "forbidden", "The caller is not on the list of those that may call %s.", named=True)
+    yield _returns(403, said, "if guarded !listed")
+
+
+def _bucket(salt: str, keys: Sequence[str]) -> Iterator[str]:
+    yield ""
+    yield "# 5. The bucket of the one for whom this is done: as it came, else of the first key there is, else by lot."
+    yield "http-request set-var(txn.bucket) req.fhdr(Smart-Bucket),add(0)" + (
+        " if { req.fhdr_cnt(Smart-Bucket) eq 1 } { req.fhdr(Smart-Bucket) -m reg ^[0-9]{1,4}$ }"
+    )
+    yield "acl placed var(txn.bucket) -m found"
+    for number, key in enumerate(keys):
+        condition = "!placed" if number == 0 else "!placed !{ var(txn.key),length gt 0 }"
+        yield f"http-request set-var(txn.key) {key} if {condition}"
+    if keys:
+        yield f"http-request set-var(txn.bucket) str({salt}:),concat(,txn.key),crc32(0),mod(10000)" + (
+            " if !placed { var(txn.key),length gt 0 }"
+        )
+    yield "http-request set-var(txn.bucket) rand(10000) if !placed"
+    yield "http-request set-header Smart-Bucket %[var(txn.bucket)]"
+
+
+def _sides() -> Iterator[str]:
+    yield ""
+    yield "# 6. The side of a split: the first whose limit is above the bucket; so the first is looked at last."
+    for number in (1, 2, 3):
+        condition = "" if number == 1 else f" if {{ var(txn.limit{number - 1}) -m found }}"
+        yield f"http-request set-var(txn.limit{number}) var(txn.service),map_str_int(maps/limits-{number}.map){condition}"
+    for number in (3, 2, 1):
+        yield f"http-request set-var(txn.side) var(txn.service),map_str(maps/sides-{number}.map)" + (
+            f" if {{ var(txn.bucket),sub(txn.limit{number}) lt 0 }}"
+        )
+
+
+def _limits() -> Iterator[str]:
+    yield ""
+    yield "# 7. How long it may take, and whether it may be repeated: as the map says, and no longer than the caller waits."
+    yield f"http-request set-var(txn.timeout) var(txn.service),map_str_int(maps/timeouts.map,{SERVICE_MS})"
+    yield "http-request set-var(txn.once) var(txn.service),map_str(maps/once.map)"
+    yield "http-request set-var(txn.deadline) req.fhdr(Smart-Deadline),add(0)" + (
+        " if { req.fhdr(Smart-Deadline) -m reg ^[0-9]{1,9}$ }"
+    )
+    said = problem(504, "deadline-exceeded", "The caller of %s had no time left.", named=True)
+    yield _returns(504, said, "if { var(txn.deadline),add(0) eq 0 }")
+    yield "http-request set-var(txn.timeout) var(txn.deadline) if { var(txn.deadline),sub(txn.timeout) lt 0 }"
