@@ -1,0 +1,500 @@
+"""The HAProxy process of this host: a process of its own, which goes on when the agent ends and is adopted by the next one.
+
+It runs as a master with one worker. The agent speaks to the worker through `haproxy.sock` (see sidecar.runtime) and to the
+master through `master.sock`, and knows of neither more than that: who started it does not matter. Under systemd the unit runs
+what `command(settings, notify=True)` gives with `Type=notify`; the signals of HAProxy are those of its manual: USR2 to the
+master reloads (`ExecReload`), USR1 ends softly, TERM ends at once.
+
+Another HAProxy (a package was upgraded) is used from the next reload on: the master then executes the program of its own path
+anew, and hands the open sockets to it. Only another path needs a stop and a start.
+
+A worker that crashes takes its master along (HAProxy's exit-on-failure): whoever sees that it is gone calls `start` again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import random
+
+from sidecar.render import Files
+from sidecar.runtime import Info, Runtime, parse_sessions_of_streams, wait_for
+from sidecar.settings import Settings
+from sidecar.written import Problem, alerts, check_files, problems, write_files
+from smartrealm.errors import ConfigurationError, Unavailable
+
+FIRST_WITH_DYNAMIC_BACKENDS = (3, 4)
+_MOST_LOG_BYTES = 1_000_000
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH")
+"""What HAProxy gets of the agent's environment, which may hold tokens."""
+
+
+def command(settings: Settings, *, notify: bool = False) -> list[str]:
+    """How HAProxy is run: in the foreground, as a master with a worker; `notify` for systemd's Type=notify."""
+    return [
+        settings.haproxy,
+        "-Ws" if notify else "-W",
+        "-f",
+        str(settings.proxy_config),
+        "-p",
+        str(settings.directory / "haproxy.pid"),
+        "-S",
+        f"{settings.master_socket},mode,600",
+    ]
+
+
+def program_version(program: str) -> str:
+    """What `haproxy -v` says: 2.6.12-1+deb12u4. Raises ConfigurationError when there is no such program."""
+    try:
+        said = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _no_program(program, error) from error
+    found = re.search(r"version (\S+)", said)
+    if found is None:
+        raise ConfigurationError(f"{program} -v does not tell a version of HAProxy: {said[:80]!r}.")
+    return found[1]
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """2.6.12-1+deb12u4 as (2, 6, 12)."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """What the master says of itself and its workers."""
+
+    master: int
+    reloads: int
+    failed: int
+    """How many reloads have failed since the last one that did not."""
+    worker: int | None
+    """The one that takes new calls; None while there is none, or (3.x) when the last reload failed."""
+    old: tuple[int, ...]
+    """Those that end what they have; also, after a failed reload, the one that goes on (3.x)."""
+
+
+def parse_processes(text: str) -> Processes:
+    """The answer of the master to `show proc`."""
+    master = reloads = failed = 0
+    workers: list[int] = []
+    old: list[int] = []
+    section = workers
+    for line in text.split("\n"):
+        if line.startswith("#"):
+            section = old if line.startswith("# old workers") else workers
+        elif found := re.match(r"(\d+)\s+(master|worker)\s+(\d+)(?:\s+\[failed: (\d+)\])?", line):
+            if found[2] == "master":
+                master, reloads, failed = int(found[1]), int(found[3]), int(found[4] or 0)
+            else:
+                section.append(int(found[1]))
+    if not master:
+        raise Unavailable(f"What answers on HAProxy's master socket is no HAProxy: {text[:80]!r}.")
+    return Processes(master, reloads, failed, workers[0] if workers else None, tuple(old))
+
+
+class Pace:
+    """When the next reload may be: `seconds` after the last one, and a little later than it was wished for, so that not
+    every host reloads at the same moment."""
+
+    def __init__(self, seconds: float, random: Callable[[], float] = random) -> None:
+        self._seconds = seconds
+        self._random = random
+        self._last: float | None = None
+        self._due: float | None = None
+
+    def due_at(self, now: float) -> float:
+        """When the reload that is wished for now (or was before) may be."""
+        if self._due is None:
+            earliest = now if self._last is None else self._last + self._seconds
+            self._due = max(earliest, now + self._random() * self._seconds / 10)
+        return self._due
+
+    def done(self, now: float) -> None:
+        """It was tried."""
+        self._last, self._due = now, None
+
+
+class Proxy:
+    """HAProxy of one directory. Not thread-safe, but for `busy`; two agents on one directory do not start two."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        external: bool = False,
+        start_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = random,
+    ) -> None:
+        self.settings = settings
+        self.external = external
+        """Somebody else starts and stops it: systemd, a container of its own."""
+        self.busy = False
+        """While HAProxy starts or is reloaded: what is told to it now is lost."""
+        self.log = settings.directory / "haproxy.log"
+        self._start_seconds = start_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._pace = Pace(settings.reload_seconds, random)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._look = Runtime(settings.runtime_socket, timeout_seconds=2.0)
+
+    def version(self) -> str:
+        """The version of the HAProxy that runs; of the program, when none runs."""
+        info = self._info()
+        return info.version if info is not None else program_version(self.settings.haproxy)
+
+    @property
+    def dynamic_backends(self) -> bool:
+        """Whether backends can be added while it runs."""
+        return version_numbers(self.version()) >= FIRST_WITH_DYNAMIC_BACKENDS
+
+    @property
+    def descriptors(self) -> int:
+        """How many files a HAProxy that is started here may open; for `render`."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return 0 if most == resource.RLIM_INFINITY else most
+
+    def is_running(self) -> bool:
+        """Whether a worker answers that has a master: without one it is about to end."""
+        self._reap()
+        return _is_listened_on(self.settings.master_socket) and self._info() is not None
+
+    def processes(self) -> Processes:
+        """The pids of the master and its workers. Raises Unavailable when the master does not answer."""
+        return parse_processes(self._ask_master("show proc"))
+
+    def start(self) -> bool:
+        """Start HAProxy with the file as it is written and wait until it answers; False when one runs already, which is
+        adopted then.
+
+        It outlives this process. Raises Unavailable with HAProxy's words when it ends at once, when one is alive that does
+        not answer, or (external) when whoever should has not started it.
+        """
+        if self.is_running():
+            return False
+        self.busy = True
+        try:
+            with self._locked():
+                return self._start()
+        finally:
+            self.busy = False
+
+    def reload_due_in(self) -> float:
+        """How many seconds `reload` still waits; notes that a reload is wished for."""
+        return max(0.0, self._pace.due_at(self._clock()) - self._clock())
+
+    def reload(self, *, force: bool = False) -> bool:
+        """Load the written file into a new worker and wait until it answers: no call is lost, the old one ends what it has.
+        False when it is too early: at most one in `reload_seconds`, unless forced.
+
+        Raises ConfigurationError with HAProxy's words when it refuses the file: the worker before goes on then.
+        """
+        if not force and self.reload_due_in() > 0:
+            return False
+        self.busy = True
+        try:
+            with self._locked():
+                self._reload()
+        finally:
+            self._pace.done(self._clock())
+            self.busy = False
+        return True
+
+    def sessions(self, servers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """How many calls each of these servers (backend, name) is busy with, those of old workers included.
+
+        A service may have had another backend in an old worker; there a server is known by its name alone.
+        """
+        found = self._look.sessions(servers)
+        info = self._look.info()
+        with suppress(Unavailable):  # a HAProxy without master socket has no old workers that we could ask
+            for pid in set(self.processes().old) - {info.pid}:
+                of_old = parse_sessions_of_streams(self._ask_master(f"@!{pid} show sess"))
+                found = {server: count + of_old.get(server[1], 0) for server, count in found.items()}
+        return found
+
+    def write(self, files: Files) -> tuple[str, ...]:
+        """Write HAProxy's file and maps where they differ from what is there; gives the names of those that did.
+
+        All or nothing: every file is complete beside its place before the first one takes it. The file before is kept as
+        `.previous`. Raises Unavailable when there is no room, and then everything is as before.
+        """
+        return write_files(files, self.settings)
+
+    def check(self, files: Files) -> tuple[Problem, ...]:
+        """What HAProxy finds wrong with files that are not in place yet, each with its backend; empty: nothing."""
+        return check_files(files, self.settings)
+
+    def stop(self, seconds: float = 30.0) -> bool:
+        """End HAProxy: it takes no new calls and ends what it has, within `seconds`; then it is ended at once. Gives whether
+        every call could end."""
+        try:
+            known = self.processes()
+        except Unavailable:
+            self._reap()
+            return True
+        softly = True
+        for number, patience in ((signal.SIGUSR1, seconds), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+            for pid in (known.master,) if number != signal.SIGKILL else (known.master, known.worker, *known.old):
+                with suppress(ProcessLookupError):
+                    os.kill(pid or known.master, number)
+            if self._wait_gone(patience):
+                break
+            softly = False
+        self._reap()
+        return softly
+
+    # How it is done.
+
+    def _start(self) -> bool:
+        # Another agent may have been faster; and what is about to end (a master whose worker crashed, a worker whose master was
+        # killed) is waited for: a second HAProxy beside it would share its port with it.
+        if self._settles(2.0):
+            return False
+        if self.external:
+            if wait_for(self._look, _takes_calls, self._start_seconds, clock=self._clock, sleep=self._sleep) is None:
+                raise Unavailable(
+                    f"HAProxy does not answer on {self.settings.runtime_socket}, and is started by somebody else: see "
+                    f"`systemctl status` of its unit, or start it with: {' '.join(command(self.settings))}"
+                )
+            return False
+        self._sweep()
+        begin = self._trim_log()
+        self._child = self._spawn()
+        child = self._child
+        if wait_for(
+            self._look,
+            _takes_calls,
+            self._start_seconds,
+            clock=self._clock,
+            sleep=self._sleep,
+            gone=lambda: child.poll() is not None,
+        ):
+            self.processes()  # until the master listens too
+            return True
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait(5)
+        self._child = None
+        said = "; ".join(alerts(self._logged_since(begin))) or "it said nothing; the end of its log is in " + str(
+            self.log
+        )
+        raise Unavailable(f"HAProxy did not start: {said}")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            return subprocess.Popen(
+                command(self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                start_new_session=True,  # what ends the agent's group or terminal does not end HAProxy
+                umask=0o077,
+            )
+        except OSError as error:
+            raise _no_program(self.settings.haproxy, error) from error
+        finally:
+            os.close(log)
+
+    def _reload(self) -> None:
+        before = self._look.info()
+        known = self.processes()
+        begin = self._trim_log()
+        answer = self._ask_master("reload", seconds=self._start_seconds)
+        if "Success=0" in answer:  # since 2.7 the master answers when it knows
+            raise self._refused(answer)
+        asked_at = self._clock()
+
+        def has_failed() -> bool:
+            # 2.6 answers at once, and tells of a failure only when it is asked. It executes itself anew meanwhile.
+            if self._clock() - asked_at < 0.05:
+                return False
+            with suppress(Unavailable):
+                now = self.processes()
+                return now.reloads > known.reloads and now.failed > 0
+            return False
+
+        fresh = wait_for(
+            self._look,
+            lambda info: info.pid != before.pid and not info.stopping,
+            self._start_seconds,
+            clock=self._clock,
+            sleep=self._sleep,
+            gone=has_failed,
+        )
+        if fresh is None and has_failed():
+            raise self._refused(self._logged_since(begin))
+        if fresh is None:
+            raise Unavailable(
+                f"HAProxy was told to reload, and after {self._start_seconds:g} s no new worker answers; see {self.log}."
+            )
+        # Until the old worker has heard that it is to end, both take connections from the same socket.
+        while any(self._look.info().pid != fresh.pid for _ in range(5)):
+            self._sleep(0.005)
+
+    def _refused(self, said: str) -> ConfigurationError:
+        text = self.settings.proxy_config.read_text(errors="replace")
+        found = problems(said, text, str(self.settings.proxy_config))
+        return ConfigurationError(
+            f"HAProxy refuses {self.settings.proxy_config} and goes on with the file before:",
+            [str(problem) for problem in found] or alerts(said) or [f"see {self.log}"],
+            backends=tuple(dict.fromkeys(problem.backend for problem in found if problem.backend)),
+        )
+
+    def _info(self) -> Info | None:
+        try:
+            info = self._look.info()
+        except Unavailable:
+            return None
+        return info if _takes_calls(info) else None
+
+    def _ask_master(self, text: str, *, seconds: float = 2.0) -> str:
+        """The master's answer to one command. It listens a moment after its worker does, and not while it executes itself
+        anew (a start, a reload): then it is asked again."""
+        end = self._clock() + seconds
+        while True:
+            try:
+                return _ask(self.settings.master_socket, text, seconds)
+            except OSError as error:
+                may_come = isinstance(error, ConnectionError) and _is_listened_on(self.settings.runtime_socket)
+                if not may_come or self._clock() > end:
+                    raise Unavailable(
+                        f"The master of HAProxy does not answer on {self.settings.master_socket} "
+                        f"({error.strerror or error}): it is not running, or was started without -S."
+                    ) from error
+                self._sleep(0.005)
+
+    def _settles(self, seconds: float) -> bool:
+        """Whether HAProxy runs; waits while it is neither running nor gone. Raises Unavailable when it stays so."""
+        end = self._clock() + seconds
+        while not self.is_running():
+            if not self._is_there():
+                return False
+            if self._clock() > end:
+                raise Unavailable(
+                    f"A HAProxy in {self.settings.directory} is alive and does not answer: it is frozen or ending. "
+                    f"Its pid is in {self.settings.directory / 'haproxy.pid'}; end it, and the next one starts by itself."
+                )
+            self._sleep(0.01)
+        return True
+
+    def _is_there(self) -> bool:
+        return _is_listened_on(self.settings.master_socket) or _is_listened_on(self.settings.runtime_socket)
+
+    def _wait_gone(self, seconds: float) -> bool:
+        """Whether within this time nobody listens on HAProxy's sockets any more."""
+        end = self._clock() + seconds
+        while self._is_there():
+            if self._clock() > end:
+                return False
+            self._reap()
+            self._sleep(0.01)
+        return True
+
+    def _sweep(self) -> None:
+        """Remove what dead ones left: the temporary names under which HAProxy binds its sockets."""
+        for left in self.settings.directory.glob("*.sock.*"):
+            if left.suffix in (".tmp", ".bak") and left.is_socket():
+                left.unlink(missing_ok=True)
+
+    def _reap(self) -> None:
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One at a time starts or reloads the HAProxy of this directory."""
+        file = os.open(self.settings.directory / "haproxy.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            end = self._clock() + self._start_seconds
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if self._clock() > end:
+                        raise Unavailable(
+                            f"Another process has been starting or reloading HAProxy in {self.settings.directory} for "
+                            f"{self._start_seconds:g} s; `fuser {self.settings.directory / 'haproxy.lock'}` tells which."
+                        ) from None
+                    self._sleep(0.02)
+            yield
+        finally:
+            os.close(file)
+
+    def _trim_log(self) -> int:
+        """Keep the log below its bound; gives its size. HAProxy goes on writing at its end."""
+        try:
+            size = self.log.stat().st_size
+        except FileNotFoundError:
+            return 0
+        if size <= _MOST_LOG_BYTES:
+            return size
+        with suppress(OSError):
+            with self.log.open("rb") as log:
+                log.seek(-_MOST_LOG_BYTES // 2, os.SEEK_END)
+                kept = log.read()
+            self.log.with_name("haproxy.log.previous").write_bytes(kept)
+        os.truncate(self.log, 0)
+        return 0
+
+    def _logged_since(self, begin: int) -> str:
+        try:
+            with self.log.open("rb") as log:
+                log.seek(begin)
+                return log.read(200_000).decode(errors="replace")
+        except OSError:
+            return ""
+
+
+def _takes_calls(info: Info) -> bool:
+    return not info.stopping
+
+
+def _no_program(program: str, error: BaseException) -> ConfigurationError:
+    return ConfigurationError(
+        f"HAProxy cannot be run as {program!r} ({error}): install it (Debian: apt-get install haproxy), or say where it is "
+        "with --haproxy or SIDECAR_HAPROXY."
+    )
+
+
+def _is_listened_on(path: Path) -> bool:
+    """Whether a process has this unix socket open, be it frozen: a connection is refused only when none has."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def _ask(path: Path, text: str, seconds: float) -> str:
+    """Send one command to the master's socket and read until it closes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(seconds)
+        connection.connect(str(path))
+        connection.sendall(text.encode() + b"\n")
+        connection.shutdown(socket.SHUT_WR)  # or some versions wait for more
+        answer = bytearray()
+        while more := connection.recv(1 << 16):
+            answer += more
+    return answer.decode(errors="replace").strip("\n")

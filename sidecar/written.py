@@ -1,0 +1,151 @@
+"""HAProxy's file and maps on disk: written whole or not at all, and tried before they are in place."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.render import Files
+from sidecar.settings import Settings
+from smartrealm.errors import ConfigurationError, Unavailable
+
+_CHECK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in HAProxy's files that HAProxy does not take."""
+
+    backend: str
+    """In which backend it stands; empty: in none."""
+    says: str
+    """HAProxy's words."""
+
+    def __str__(self) -> str:
+        return f"backend {self.backend}: {self.says}" if self.backend else self.says
+
+
+def write_files(files: Files, settings: Settings) -> tuple[str, ...]:
+    """See `Proxy.write`."""
+    changed = {path: text for path, text in _paths(files, settings).items() if _read(path) != text}
+    beside: dict[Path, Path] = {}
+    try:
+        settings.proxy_maps.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path, text in changed.items():
+            beside[path] = path.with_name(f".{path.name}.new")
+            _write_whole(beside[path], text)
+        for path, fresh in beside.items():
+            _keep_previous(path)
+            fresh.rename(path)
+    except OSError as error:
+        for fresh in beside.values():
+            with suppress(OSError):
+                fresh.unlink()
+        raise Unavailable(
+            f"HAProxy's files in {settings.directory} could not be written ({error.strerror or error}): "
+            "HAProxy goes on with what it has, and a reload would load what was there before. Make room."
+        ) from error
+    return tuple(str(path.relative_to(settings.directory)) for path in changed)
+
+
+def check_files(files: Files, settings: Settings) -> tuple[Problem, ...]:
+    """See `Proxy.check`."""
+    with tempfile.TemporaryDirectory(prefix="haproxy-check-") as directory:
+        config = Path(directory) / settings.proxy_config.name
+        maps = Path(directory) / settings.proxy_maps.name
+        maps.mkdir()
+        text = files.config.replace(f"{settings.proxy_maps}/", f"{maps}/")
+        config.write_text(text)
+        for name, entries in files.maps.items():
+            (maps / f"{name}.map").write_text(entries)
+        try:
+            done = subprocess.run(
+                [settings.haproxy, "-c", "-f", str(config)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_CHECK_SECONDS,
+                cwd=directory,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigurationError(
+                f"HAProxy's files could not be checked with {settings.haproxy!r} -c: {error}"
+            ) from error
+        if done.returncode == 0:
+            return ()
+        found = problems(done.stderr, text, str(config))
+    return found or (Problem("", "; ".join(alerts(done.stderr)) or f"haproxy -c ended with {done.returncode}"),)
+
+
+def alerts(said: str) -> list[str]:
+    """What HAProxy said as an alert, without the time and pid before it."""
+    return [
+        found[1].strip()
+        for line in said.split("\n")
+        if (found := re.match(r"\[ALERT\]\s+(?:\S+\s+)?\(\d+\)\s*:\s*(.*)", line))
+    ]
+
+
+def problems(said: str, text: str, name: str) -> tuple[Problem, ...]:
+    """What HAProxy said of the file `name` with this text, each with the backend in which its line stands."""
+    lines = text.split("\n")
+    found: list[Problem] = []
+    for alert in alerts(said):
+        if re.search(r"Error\(s\) found in configuration file|Fatal errors found|Error reading configuration", alert):
+            continue  # the summary of the others
+        where = re.search(rf"\[{re.escape(name)}:(\d+)\]", alert)
+        named = re.search(r"(?:backend|proxy) '([^']+)'|'server ([^'/]+)/", alert)
+        backend = _section(lines, int(where[1])) if where else ""
+        if not backend and named:
+            backend = named[1] or named[2]
+        says = re.sub(rf"^config : |parsing |\[{re.escape(name)}:\d+\]\s*:\s*", "", alert).strip()
+        found.append(Problem(backend, says))
+    return tuple(found)
+
+
+def _section(lines: list[str], number: int) -> str:
+    """The name of the backend in which a line (counted from 1) stands; empty when it stands in none."""
+    for line in reversed(lines[:number]):
+        words = line.split()
+        if words and not line[0].isspace() and not line.startswith("#"):
+            return words[1] if words[0] == "backend" and len(words) > 1 else ""
+    return ""
+
+
+def _paths(files: Files, settings: Settings) -> Mapping[Path, str]:
+    # The maps first: a file that names a map which is not there is refused.
+    maps = {settings.proxy_maps / f"{name}.map": text for name, text in files.maps.items()}
+    return {**maps, settings.proxy_config: files.config}
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file and wait until it is on the disk: HAProxy may be started with it after a loss of power."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(file, "w", encoding="utf-8") as writer:
+        writer.write(text)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _keep_previous(path: Path) -> None:
+    """Give the file that is replaced another name beside its own, which it keeps until the next one takes it."""
+    kept = path.with_name(f"{path.name}.previous")
+    with suppress(FileNotFoundError):
+        kept.unlink()
+    with suppress(FileNotFoundError):
+        os.link(path, kept)
