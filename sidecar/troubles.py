@@ -183,7 +183,7 @@ def _ejected(facts: Facts, now: float) -> Iterator[Trouble]:
 
 def _own(facts: Facts, now: float) -> Iterator[Trouble]:
     for one in facts.own:
-        if one.state in ("ready", "draining", "starting"):
+        if one.state not in ("not ready", "gone"):
             continue
         why = f": {plain(one.reason)}" if one.reason else ""
         yield Trouble(
