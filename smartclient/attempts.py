@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import math
-import os
 import queue
 import threading
 import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import requests
 import requests.adapters
@@ -19,14 +16,17 @@ from requests.exceptions import UnrewindableBodyError
 from requests.utils import rewind_body
 
 from smartclient import answers, runtime
-from smartclient.balance import Member
-from smartclient.errors import Attempt, CallError, LimitReached, NoInstances
+from smartclient.balance import Balancer, Member
+from smartclient.errors import Attempt, CallError, CallRefused, LimitReached, NoInstances
+from smartclient.identity import Identity
+from smartclient.peers import Peer, Route
 from smartclient.prepare import path_of
 from smartclient.retry import NEVER_SENT, REPEATABLE_STATUSES, Failure, Rules, read_retry_after
 from smartclient.routing import VIRTUAL_SUFFIX, from_virtual
-from smartclient.runtime import Peer, unknown
+from smartclient.runtime import unknown
 from smartclient.transport import Failed, Lease, exchange
 from smartrealm import headers as words
+from smartrealm.buckets import BUCKETS
 
 if TYPE_CHECKING:
     from smartclient.calls import Call
@@ -35,6 +35,16 @@ FAILING_STATUSES = frozenset([502, 503, 504])
 """Answers that speak against the instance. 500 does not: it is a mistake in the program, the same on every instance."""
 
 OVERLOADED = frozenset([429, 503])
+
+OF_THE_SIDECAR = frozenset([401, 403, 404])
+"""Answers that may be those of the sidecar itself; `Smart-Service` says so."""
+
+_REFUSALS = {
+    "unauthorized": "{service} was not called: the sidecar of this host asks who calls. Set SIDECAR_TOKEN to the token of "
+    "{caller}, which is in the tokens file of the sidecar.",
+    "refused": "{service} was not called: {caller} is not on its allow list. The operator of {service} can let it call with "
+    "`atlas callers`.",
+}
 
 FAIR_SECONDS = 0.02
 """An attempt that was given less time than this says nothing about the service when the time is up."""
@@ -60,7 +70,7 @@ def failure_of(ended: requests.Response | Failed, attempts: Attempts) -> Failure
     """How an attempt failed, for the decision about the next one; None when it did not."""
     if isinstance(ended, Failed):
         return Failure(
-            attempts.number,
+            attempts.number - attempts.detours,
             ended.outcome,
             body_touched=ended.outcome not in NEVER_SENT,
             elsewhere=attempts.elsewhere(),
@@ -72,7 +82,7 @@ def failure_of(ended: requests.Response | Failed, attempts: Attempts) -> Failure
     if ended.status_code == 503 and elsewhere:
         asked = None  # the instance spoke for itself; another one may be well
     return Failure(
-        attempts.number,
+        attempts.number - attempts.detours,
         "status",
         body_touched=True,
         retry_after_seconds=asked,
@@ -88,16 +98,20 @@ def _told_not_to(response: requests.Response) -> bool:
 class Attempts:
     """The attempts at one URL. `next` makes one; between two, `prepare_again` and `may_go` say whether there can be one."""
 
-    def __init__(self, call: Call, peer: Peer, request: requests.PreparedRequest, rules: Rules) -> None:
+    def __init__(self, call: Call, route: Route, request: requests.PreparedRequest, rules: Rules) -> None:
         self.number = 0
+        self.detours = 0
+        """How many of them went to a sidecar that took no connection: they count for nothing."""
         self._call = call
         self._mesh = call.mesh
-        self._peer = peer
+        self._peer = peer = route.peer
+        self._way = route.way
+        self._balancer = self._balancer_of(route, request)
         self._request = request
         self._rules = rules
         self._tried: set[str] = set()
         self._permit: str | None = None
-        self._head = _Identity(call, peer, request)
+        self._head = Identity(call, peer, request)
 
     def next(self) -> requests.Response:
         """The answer of the next attempt. Raises Failed, or an error of ours when none may be made."""
@@ -111,7 +125,37 @@ class Attempts:
 
     def elsewhere(self) -> bool:
         """Whether another instance can be tried."""
-        return self._peer.balancer.others(self._tried)
+        return self._balancer.others(self._tried)
+
+    def goes_around(self, failed: Failed) -> bool:
+        """Whether the next attempt goes directly at once: the sidecar took no connection, so nothing was sent, and there is a map.
+        Raises UnknownService and NoInstances."""
+        way = self._way
+        if way is None or not is_refusal(failed.outcome):
+            return False
+        way.sidecar.refused(way)
+        if not self._mesh.has_map:
+            return False
+        route = self._mesh.route(self._peer.name, self._call.until, detour=True)
+        self._way = None
+        self._tried = set()
+        self._balancer = self._balancer_of(route, self._request)
+        self.detours += 1
+        return True
+
+    def _balancer_of(self, route: Route, request: requests.PreparedRequest) -> Balancer:
+        """Who draws the instance: that of the sidecar, or of the side of a split that this call is on."""
+        peer, call = route.peer, self._call
+        if route.way is not None:
+            assert peer.through is not None
+            return peer.through
+        if not peer.sides:
+            return peer.balancer
+        if call.bucket is None:  # outside of any request: one for the whole call
+            given = str(request.headers.get(words.BUCKET, ""))
+            drawn = min(BUCKETS - 1, int(self._mesh.spread() * BUCKETS))
+            call.bucket = int(given) if given.isascii() and given.isdecimal() and len(given) <= 4 else drawn
+        return peer.side_of(call.bucket)
 
     def prepare_again(self) -> bool:
         """Wind the body back; False when that fails."""
@@ -154,42 +198,7 @@ class Attempts:
         return permit
 
     def _hedge_seconds(self, hedge: float | bool) -> float:
-        return max(0.01, 2 * self._peer.balancer.usual_seconds) if hedge is True else float(hedge)
-
-
-class _Identity:
-    """The headers that say who calls, for whom, and until when."""
-
-    def __init__(self, call: Call, peer: Peer, request: requests.PreparedRequest) -> None:
-        self._call = call
-        context = call.context
-        headers = request.headers
-        headers.setdefault(words.REQUEST_ID, call.request_id)
-        headers[words.SERVICE] = peer.name
-        options = call.mesh.options
-        if options.caller:
-            headers[words.CALLER] = options.caller
-        if context is not None and context.tags:
-            told = [
-                f"{name}={quote(value, safe='')}" for name, value in context.tags.items() if _flows(name, options.tags)
-            ]
-            if told:
-                headers.setdefault(words.BAGGAGE, ",".join(told))
-        if not call.traced_by_caller and context is not None and context.tracestate:
-            headers[words.TRACESTATE] = context.tracestate
-
-    def write(self, request: requests.PreparedRequest, number: int, left: float) -> None:
-        """The headers of one attempt; each is a span of its own in the trace."""
-        headers = request.headers
-        headers[words.ATTEMPT] = str(number)
-        headers[words.DEADLINE] = str(max(0, math.floor(left * 1000)))
-        if not self._call.traced_by_caller:
-            trace, flags = self._call.trace
-            headers[words.TRACEPARENT] = f"00-{trace}-{os.urandom(8).hex()}-{flags}"
-
-
-def _flows(name: str, allowed: tuple[str, ...]) -> bool:
-    return not allowed or name in allowed
+        return max(0.01, 2 * self._balancer.usual_seconds) if hedge is True else float(hedge)
 
 
 class _Runner:
@@ -205,9 +214,11 @@ class _Runner:
         self._request = request
         self._permit = permit
         self._cancelled = False
+        self._way = attempts._way
+        self._balancer = attempts._balancer
         self._begun = self._mesh.clock()
         self._allowed = 0.0
-        self.member: Member | None = self._peer.balancer.pick(self._begun, attempts._tried)
+        self.member: Member | None = self._balancer.pick(self._begun, attempts._tried)
         if self.member is None:
             self._peer.limit.leave()
             self._peer.breaker.cancel(permit)
@@ -217,7 +228,7 @@ class _Runner:
                 attempts=tuple(self._call.attempts),
             )
         attempts._tried.add(self.member.address)
-        self._lease = Lease(self._mesh.pools, partial(_done, self._peer, self.member))
+        self._lease = Lease(self._mesh.pools, partial(_done, self._peer, self._balancer, self.member))
 
     def run(self) -> requests.Response:
         """The answer, its body read unless the call streams. Raises Failed, or what is wrong with the call itself."""
@@ -238,9 +249,23 @@ class _Runner:
         told_not_to = response.status_code in REPEATABLE_STATUSES and _told_not_to(response)
         outcome = "status" if response.status_code in REPEATABLE_STATUSES else "ok"
         self._ended(outcome, response.status_code, "", told_not_to=told_not_to)
-        if response.status_code == 404 and response.headers.get(words.SERVICE) == "unknown":
-            raise unknown(self._peer.name, self._mesh.options.realm, self._peer.world)
+        if self._way is not None:
+            self._way.sidecar.answered(self._way)
+        if response.status_code in OF_THE_SIDECAR:
+            self._refuse(response)
         return response
+
+    def _refuse(self, response: requests.Response) -> None:
+        """Raise what it means when this is the word of a sidecar, and not the service's."""
+        word = response.headers.get(words.SERVICE)
+        if word not in ("unknown", *_REFUSALS) or (self._way is None and word != "unknown"):
+            return
+        response.close()
+        peer, attempts = self._peer, tuple(self._call.attempts)
+        if word == "unknown":
+            raise unknown(peer.name, self._mesh.options.realm, peer.world or peer.world_beside)
+        told = _REFUSALS[word].format(service=peer.name, caller=self._mesh.options.caller or "this process")
+        raise CallRefused(told, service=peer.name, attempts=attempts, response=response)
 
     def cancel(self) -> None:
         """End it, from another thread: nobody waits for its answer any more."""
@@ -266,6 +291,7 @@ class _Runner:
             answer_until=answer_until,
             body_until=body_until,
             once=not (self._attempts._rules.idempotent and self._attempts._rules.replayable),
+            headers=self._attempts._head.for_way(self._request, self._way),
         )
         response = answers.make(self._request, answer, self._mesh.clock() - self._begun)
         if not self._call.stream:
@@ -306,7 +332,7 @@ class _Runner:
         repeatable = rules.idempotent and rules.replayable
         if repeatable and options.attempt_seconds is not None:
             answer_until = min(call.until, now + options.attempt_seconds)
-        elif repeatable and self.number <= rules.retries:
+        elif repeatable and self.number - self._attempts.detours <= rules.retries:
             answer_until = now + (call.until - now) / 2
         else:
             answer_until = call.until
@@ -322,16 +348,17 @@ class _Runner:
         self._call.attempts.append(attempt)
         mesh.observer.attempt(peer.name, attempt)
         unfair = outcome in ("timeout", "connect-timeout") and self._allowed < FAIR_SECONDS
-        if outcome in ("cancelled", "error", "name") or unfair or told_not_to:
+        around = self._way is not None and is_refusal(outcome) and mesh.has_map  # says nothing about the service
+        if outcome in ("cancelled", "error", "name") or unfair or told_not_to or around:
             peer.breaker.cancel(self._permit)
             if outcome == "cancelled":
-                peer.balancer.learn(member, False, seconds, now)
+                self._balancer.learn(member, False, seconds, now)
             return
         failed = status in FAILING_STATUSES if status is not None else True
         state = peer.breaker.leave(self._permit, failed, now)
         if state is not None:
             mesh.observer.breaker(peer.name, state)
-        ejected = peer.balancer.learn(member, failed, seconds, now)
+        ejected = self._balancer.learn(member, failed, seconds, now)
         if ejected is not None:
             mesh.observer.ejected(peer.name, member.address, ejected)
         peer.limit.learn(outcome == "timeout" or status in OVERLOADED, now)
@@ -339,9 +366,14 @@ class _Runner:
             peer.bucket.pay_in()
 
 
-def _done(peer: Peer, member: Member) -> None:
+def is_refusal(outcome: str) -> bool:
+    """Whether nobody took the connection, so that nothing was sent."""
+    return outcome in NEVER_SENT
+
+
+def _done(peer: Peer, balancer: Balancer, member: Member) -> None:
     peer.limit.leave()
-    peer.balancer.leave(member)
+    balancer.leave(member)
 
 
 def split_timeout(timeout: Any) -> tuple[float | None, float | None]:
@@ -393,9 +425,9 @@ class _Race:
 
     def _start_rival(self) -> None:
         attempts, peer = self._attempts, self._attempts._peer
-        if not attempts.elsewhere() and len(peer.balancer.members) > 1:
+        if not attempts.elsewhere() and len(attempts._balancer.members) > 1:
             return
-        if attempts.number > attempts._rules.retries or not peer.bucket.take():
+        if attempts.number - attempts.detours > attempts._rules.retries or not peer.bucket.take():
             return
         try:
             rival = _Runner(attempts, attempts._admit(), attempts._request.copy())

@@ -27,10 +27,11 @@ from smartclient.errors import (
     ConnectTimedOut,
     DeadlineExceeded,
 )
+from smartclient.peers import Peer, Route
 from smartclient.prepare import prepare
 from smartclient.retry import IDEMPOTENT, REPEATABLE_STATUSES, Rules, decide
 from smartclient.routing import SCHEME, from_virtual, is_service_url, service_of, to_virtual
-from smartclient.runtime import Mesh, Peer
+from smartclient.runtime import Mesh
 from smartclient.transport import Failed
 from smartrealm import headers as words
 from smartrealm.headers import current_call, new_request_id
@@ -154,6 +155,7 @@ class Call:
         self._peer_is_first = True
         context = self.context
         self.request_id = new_request_id() if context is None else context.request_id
+        self.bucket = None if context is None else context.bucket
         parent = None if context is None else context.traceparent
         self.trace = (new_request_id(), "01") if parent is None else (parent[3:35], parent[53:55])
 
@@ -313,12 +315,13 @@ class Call:
         if self.until <= self.mesh.clock():
             self.mesh.observer.refused(name, "deadline")
             raise self.too_late()
-        peer = self.mesh.peer(name, self.until)
+        route = self.mesh.route(name, self.until)
+        peer = route.peer
         if self._peer_is_first:
             self._peer_is_first = False
             if self.deadline is None and peer.service is not None:
                 self.until = moment_of(None, peer.service.timeout_seconds, self.context, self.begun)
-        response = self._try(peer, request)
+        response = self._try(route, request)
         response.connection = _Again(self, request)  # type: ignore[assignment]
         if request.hooks.get("response"):
             response = dispatch_hook("response", request.hooks, response, stream=self.stream, timeout=self.timeout)  # type: ignore[no-untyped-call]
@@ -331,10 +334,10 @@ class Call:
         idempotent = (request.method or "") in IDEMPOTENT or words.IDEMPOTENCY_KEY in request.headers
         return Rules(wanted, idempotent, body_of(request).replayable)
 
-    def _try(self, peer: Peer, request: requests.PreparedRequest) -> requests.Response:
-        mesh = self.mesh
+    def _try(self, route: Route, request: requests.PreparedRequest) -> requests.Response:
+        mesh, peer = self.mesh, route.peer
         rules = self._rules(peer, request)
-        attempts = Attempts(self, peer, request, rules)
+        attempts = Attempts(self, route, request, rules)
         while True:
             response: requests.Response | None = None
             failed: Failed | None = None
@@ -345,6 +348,8 @@ class Call:
                     return response
             except Failed as error:
                 failed = error
+                if attempts.goes_around(error):
+                    continue
                 failure = failure_of(error, attempts)
                 assert failure is not None
             decision = decide(rules, failure, self.until - mesh.clock(), spread=mesh.spread)
@@ -399,6 +404,8 @@ _OUR_HEADERS = (
     words.SERVICE,
     words.ATTEMPT,
     words.BAGGAGE,
+    words.BUCKET,
+    words.SIDECAR_TOKEN,
 )
 
 

@@ -4,6 +4,7 @@
     ├── ConnectionError
     │   ├── UnknownService        NotFound           no service of that name; lists the near ones
     │   ├── NoInstances           Unavailable        the service is known, and none of its instances takes calls
+    │   ├── CallRefused           SmartError         the sidecar does not let this caller through: token, allow list
     │   ├── BreakerOpen           Unavailable        most of the last calls failed: not asked again for a moment
     │   ├── LimitReached          Overloaded         as many calls are under way as this process allows
     │   ├── ConnectionFailed      Unavailable        refused, reset, closed without an answer
@@ -79,6 +80,14 @@ class UnknownService(CallError, requests.exceptions.ConnectionError, errors.NotF
 
 class NoInstances(CallError, requests.exceptions.ConnectionError, errors.Unavailable):
     """The service is known, and no instance of it takes calls now."""
+
+
+class CallRefused(CallError, requests.exceptions.ConnectionError):
+    """The sidecar of this host did not let the call through: it asks for a token, or this caller is not on the allow list of the
+    service. Not repeated, and not sent by another way."""
+
+    code = "call-refused"
+    status = 500  # of whoever fails for it: the mistake is in its setting up, not in what it was asked
 
 
 class BreakerOpen(CallError, requests.exceptions.ConnectionError, errors.Unavailable):

@@ -12,24 +12,23 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
-from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
 
-from atlas.model import Instance, Service
-from atlas.world import Place, World
+from atlas.world import World
 from smartclient import breaker as breakers
-from smartclient.balance import Balancer, Settings as BalanceSettings
-from smartclient.breaker import Breaker
-from smartclient.budget import Bucket, Budget
+from smartclient.balance import Settings as BalanceSettings
+from smartclient.budget import Budget
 from smartclient.errors import Attempt, NoInstances, UnknownService
-from smartclient.limit import Limit
+from smartclient.peers import Peer as Peer, Route
 from smartclient.routing import from_virtual
+from smartclient.sidecar import Sidecar, Way, place_of
 from smartclient.transport import Pools
 from smartrealm import on_fork
 from smartrealm.calling import current_caller
 from smartrealm.errors import ConfigurationError
+from smartrealm.places import sidecar_directory
 
 if TYPE_CHECKING:
     from atlas.directory import Directory
@@ -48,8 +47,13 @@ class Options:
     realm: str = "local"
     zone: str = ""
     """When set, instances of this zone are preferred while at least half of them are well."""
-    sidecar_url: str = ""
-    """`http://host:port` of the local HAProxy; empty: instances are called directly, as the map says."""
+    sidecar_url: str | None = None
+    """`http://host:port` or `unix:///path` of a sidecar's HAProxy. Empty: instances are called directly, as the map says. None:
+    through the sidecar that lives in `sidecar_dir`, directly while there is none."""
+    sidecar_dir: str | None = None
+    """Where the sidecar of this host says how it is reached: see `smartrealm.places.sidecar_directory`. None: nobody looks."""
+    sidecar_token: str = field(default="", repr=False)
+    """Shows the sidecar who calls. It is sent to the sidecar only."""
     deadline_seconds: float = 10.0
     """Of a call for which neither the caller nor the map names one."""
     retries: int = 2
@@ -71,13 +75,16 @@ class Options:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Options:
-        """The options that SERVICE_NAME, REALM, ZONE and SIDECAR_URL say."""
+        """The options that SERVICE_NAME, REALM, ZONE, SIDECAR_URL, SIDECAR_DIR and SIDECAR_TOKEN say."""
         environ = os.environ if environ is None else environ
+        realm = environ.get("REALM") or "local"
         return cls(
             caller=environ.get("SERVICE_NAME", ""),
-            realm=environ.get("REALM") or "local",
+            realm=realm,
             zone=environ.get("ZONE", ""),
-            sidecar_url=environ.get("SIDECAR_URL", ""),
+            sidecar_url=environ.get("SIDECAR_URL"),
+            sidecar_dir=str(sidecar_directory(environ, realm)),
+            sidecar_token=environ.get("SIDECAR_TOKEN", ""),
         )
 
 
@@ -98,6 +105,9 @@ class Observer:
 
     def refused(self, service: str, why: str) -> None:
         """Something was not sent: `budget` (a retry), `breaker`, `limit`, `deadline`."""
+
+    def detour(self, service: str) -> None:
+        """A call goes directly, since the sidecar takes no connections."""
 
 
 class Transport(Protocol):
@@ -142,22 +152,6 @@ def _library() -> Transport | None:
 _known_library: _Library | None = None
 
 
-class Peer:
-    """What the process knows of one service that it calls."""
-
-    __slots__ = ("balancer", "breaker", "bucket", "limit", "name", "review_at", "service", "world")
-
-    def __init__(self, name: str, options: Options, bucket: Bucket, spread: Callable[[], float]) -> None:
-        self.name = name
-        self.breaker = Breaker(options.breaker, spread=spread)
-        self.balancer = Balancer(zone=options.zone, settings=options.balance, spread=spread)
-        self.limit = Limit(options.limit)
-        self.bucket = bucket
-        self.service: Service | None = None
-        self.world: World | None = None
-        self.review_at = -math.inf
-
-
 class Mesh:
     """Everything that the calls of one process share: where instances are, breakers, balancers, limits, budget, connections.
 
@@ -196,7 +190,7 @@ class Mesh:
         self._stand_in: Transport | None = None
         self._stand_in_peers: dict[str, Peer] = {}
         self._lock = threading.Lock()
-        self._sidecar = _place_of(self.options.sidecar_url) if self.options.sidecar_url else None
+        self._sidecar = _sidecar_of(self.options, clock)
         on_fork(self, Mesh._begin_anew)
 
     def world(self) -> World | None:
@@ -222,26 +216,45 @@ class Mesh:
         return reader.start()
 
     def peer(self, name: str, until: float = math.inf) -> Peer:
-        """What is known of a service, as of now; waits no longer than `until` for a map that was not read yet.
+        """What is known of a service, as of now: see `route`."""
+        return self.route(name, until).peer
 
-        Raises UnknownService and NoInstances.
-        """
+    def route(self, name: str, until: float = math.inf, *, detour: bool = False) -> Route:
+        """Whom a call to a service goes to; waits no longer than `until` for a map that was not read yet. `detour`: not through
+        the sidecar. Raises UnknownService and NoInstances."""
         stand_in = self.stand_in()
         if stand_in is not None:
-            return self._stand_in_peer(name, stand_in)
+            return Route(self._stand_in_peer(name, stand_in))
         if recording is not None and self._has_no_way():
-            return _made_of_environment().peer(name, until)  # a service under test has no map; what is recorded is real
-        now = self.clock()
+            return _made_of_environment().route(
+                name, until
+            )  # a service under test has no map; what is recorded is real
+        now, sidecar = self.clock(), self._sidecar
+        if sidecar is not None:
+            way = None if detour else sidecar.way(now, alone=not self.has_map)
+            if way is not None:
+                return Route(self._peer_beside(name, way, now), way)
+            if sidecar.known is not None:
+                self.observer.detour(name)
         world = self.world()
         peer = self._peers.get(name)
         if peer is None or world is not peer.world or (world is not None and now >= peer.review_at):
             peer = self._review(name, world, now, until)
-        return peer
+        return Route(peer)
+
+    @property
+    def has_map(self) -> bool:
+        """Whether calls can go directly."""
+        return self._world is not None or self._reader is not None or self._open_directory is not None
+
+    @property
+    def sidecar(self) -> Sidecar | None:
+        """The way through a sidecar; None where calls never take it."""
+        return self._sidecar
 
     def _has_no_way(self) -> bool:
         """Whether there is neither a map nor a sidecar that could say where services are."""
-        ways = (self._world, self._reader, self._open_directory, self._sidecar)
-        return all(way is None for way in ways)
+        return not self.has_map and self._sidecar is None
 
     def known_peers(self) -> tuple[Peer, ...]:
         """The services called so far, for metrics."""
@@ -276,32 +289,44 @@ class Mesh:
             if peer is None:
                 bucket = Budget.own_bucket(self.clock)
                 peer = self._stand_in_peers[name] = Peer(name, self.options, bucket, self.spread)
-                peer.balancer.update((_place_of("http://stand-in:80"),), self.clock())
+                peer.balancer.update((place_of("http://stand-in:80"),), self.clock())
+        return peer
+
+    def _peer_beside(self, name: str, way: Way, now: float) -> Peer:
+        """A service that is called through the sidecar. The map is not waited for: HAProxy knows the instances."""
+        try:
+            world = self.world()
+        except ConfigurationError:  # a script without ATLAS_URL, which needs none here
+            self._open_directory = world = None
+        peer = self._peers.get(name)
+        if peer is None or peer.way is not way or peer.world_beside is not world:
+            with self._lock:
+                peer = self._known_or_new(name)
+                peer.go_through(way, world, now)
         return peer
 
     def _review(self, name: str, world: World | None, now: float, until: float) -> Peer:
         if world is not None and not world.knows(name):
             world = self._wait_for(name, world, until - now)
-        if world is None and self._sidecar is None:
+        if world is None:
             raise NoInstances(
                 f"Where {name} runs is not known: there is no map. Set ATLAS_URL, or SIDECAR_URL for the local sidecar; "
                 "in a test the fixture service_calls answers.",
                 service=name,
             )
         with self._lock:
-            peer = self._peers.get(name)
-            if peer is None:
-                peer = Peer(name, self.options, self.budget.bucket(name), self.spread)
-                self._peers[name] = peer
-            peer.service = None if world is None else world.services.get(name)
-            if self._sidecar is not None:
-                places: tuple[Place, ...] = (self._sidecar,)
-            else:
-                places = () if world is None else world.callable_places(name, time.time())
-            gone = peer.balancer.update(places, now)
-            peer.world, peer.review_at = world, now + REVIEW_SECONDS
+            peer = self._known_or_new(name)
+            gone = peer.go_by(world, now, time.time())
+            peer.review_at = now + REVIEW_SECONDS
         if gone:
             self.pools.forget(gone)
+        return peer
+
+    def _known_or_new(self, name: str) -> Peer:
+        """Under the lock."""
+        peer = self._peers.get(name)
+        if peer is None:
+            peer = self._peers[name] = Peer(name, self.options, self.budget.bucket(name), self.spread)
         return peer
 
     def _wait_for(self, name: str, world: World, seconds: float) -> World:
@@ -325,12 +350,14 @@ class Mesh:
         self._lock = threading.Lock()
         self.budget.begin_anew()
         for peer in self._peers.values():
-            peer.balancer.begin_anew()
+            for balancer in peer.balancers():
+                balancer.begin_anew()
             peer.limit.begin_anew()
             peer.breaker.begin_anew()
 
     def __repr__(self) -> str:
-        route = f"sidecar {self.options.sidecar_url}" if self._sidecar else "direct"
+        way = self._sidecar and self._sidecar.known
+        route = f"sidecar {way.url}" if way else "direct"
         return f"<Mesh of {self.options.caller or 'nobody'} in {self.options.realm}, {route}>"
 
 
@@ -352,15 +379,10 @@ def unknown(name: str, realm: str, world: World | None) -> UnknownService:
     return UnknownService(f"{name} is not registered in realm {realm}; {hint}", service=name)
 
 
-def _place_of(url: str) -> Place:
-    parts = urlsplit(url)
-    try:
-        host, port = parts.hostname, parts.port or 80
-    except ValueError:
-        host, port = None, 0
-    if parts.scheme != "http" or not host:
-        raise ConfigurationError(f"SIDECAR_URL is {url!r}: write http://host:port, as in http://127.0.0.1:9000.")
-    return Place(Instance("sidecar", host, port), "enabled", 100)
+def _sidecar_of(options: Options, clock: Callable[[], float]) -> Sidecar | None:
+    if options.sidecar_url == "" or (options.sidecar_url is None and options.sidecar_dir is None):
+        return None
+    return Sidecar(options.sidecar_url, directory=options.sidecar_dir, realm=options.realm, clock=clock)
 
 
 def _nobody() -> None:

@@ -273,11 +273,7 @@ def _is_quiet(sock: _TimedSocket | None) -> bool:
 def _connect(address: tuple[str, int], until: float) -> Wire:
     """A new connection by `until`; every address of the name shares the time. Raises Failed, never sent."""
     failure: OSError = OSError("the name has no address")
-    try:
-        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise Failed("name", error, sent=False) from error
-    for family, kind, protocol, _, where in found:
+    for family, kind, protocol, where in _found(address):
         try:
             sock = _TimedSocket(family, kind, protocol)
         except OSError as error:
@@ -287,12 +283,24 @@ def _connect(address: tuple[str, int], until: float) -> Wire:
             sock.deadline = until
             sock._limit()
             sock.connect(where)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return Wire(address, sock)
         except OSError as error:
             sock.close()
             failure = error
     raise Failed("connect-timeout" if isinstance(failure, TimeoutError) else "refused", failure, sent=False)
+
+
+def _found(address: tuple[str, int]) -> Iterable[tuple[int, int, int, Any]]:
+    """Where an address may be reached; a path instead of a host is that of a unix socket."""
+    if address[0].startswith("/"):
+        return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, address[0])]
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Failed("name", error, sent=False) from error
+    return [(family, kind, protocol, where) for family, kind, protocol, _, where in found]
 
 
 def is_chunked(request: PreparedRequest) -> bool:
@@ -335,16 +343,22 @@ def exchange(
     answer_until: float,
     body_until: float,
     once: bool,
+    headers: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Send the request and give the answer, its body unread. Raises Failed, having released the lease.
 
-    `once`: a request that must not be repeated; it avoids connections that are about to be closed.
+    `once`: a request that must not be repeated; it avoids connections that are about to be closed. `headers` are sent
+    instead of those of the request, where they are given.
     """
     try:
-        if urllib3.connection.HTTPConnection.__module__ != "urllib3.connection":  # a recorder such as vcrpy stands in
-            return _through_urllib3(address, request, path, lease, host, connect_until, answer_until)
+        headers = request.headers if headers is None else headers
+        is_recorded = urllib3.connection.HTTPConnection.__module__ != "urllib3.connection"  # such as by vcrpy
+        if is_recorded and not address[0].startswith("/"):
+            return _through_urllib3(
+                address, request, path, lease, {"Host": host, **headers}, connect_until, answer_until
+            )
         chunked = is_chunked(request)
-        head = head_of(request.method or "GET", path, host, request.headers, chunked=chunked)
+        head = head_of(request.method or "GET", path, host, headers, chunked=chunked)
         wire = pools.take(address, idle_seconds=IDLE_SECONDS_ONCE if once else IDLE_SECONDS)
         reused = wire is not None
         if wire is None:
@@ -440,7 +454,7 @@ def _through_urllib3(
     request: PreparedRequest,
     path: str,
     lease: Lease,
-    host: str,
+    headers: Mapping[str, Any],
     connect_until: float,
     answer_until: float,
 ) -> Answer:
@@ -453,7 +467,7 @@ def _through_urllib3(
             request.method or "GET",
             path,
             body=request.body,
-            headers={"Host": host, **request.headers},
+            headers=headers,
             retries=False,
             redirect=False,
             preload_content=False,

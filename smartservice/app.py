@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from smartclient import Session
     from smartclient.runtime import Mesh
+    from smartservice.announcing import Announcer
     from smartservice.api import SmartApi
     from smartservice.atlas import Atlas
     from smartservice.db import Database
@@ -89,6 +90,7 @@ class SmartService(Flask):
         self.settings = settings = loaded.settings
         self._atlas = loaded.atlas
         self.state_dir = loaded.state_dir
+        self.sidecar_dir = loaded.sidecar_dir
         self.realm = Realm(settings.realm)
         self.service = ServiceName(settings.service)
         self.lifecycle = Lifecycle()
@@ -182,17 +184,25 @@ class SmartService(Flask):
         if not self.testing:
             self.health.start()
 
-    def register(self, desk: Desk) -> Registration | None:
+    def register(self, desk: Desk) -> Registration | Announcer | None:
         """Enter this instance into the map from this worker, and keep it there; gunicorn's hooks call it.
 
-        None where there is no map, or where REGISTER is off.
+        It is announced to the sidecar of the host, where there is one, and that does the rest; without one it registers by
+        itself, unless REGISTER is off. None where neither can be.
         """
-        if self._atlas is None or not self.config["REGISTER"] or not self.config["PORT"]:
+        atlas = self._atlas if self.config["REGISTER"] else None
+        announces = self.sidecar_dir is not None and not self.testing
+        if not self.config["PORT"] or (atlas is None and not announces):
             return None
+        announcer = self._announcer(desk) if announces else None
+        if atlas is None:
+            if announcer is not None:
+                announcer.beat()
+            return announcer
         from smartservice.registration import Registration, instance_of
 
         registration = Registration(
-            self._atlas.directory,
+            atlas.directory,
             lambda: instance_of(
                 self.settings.snapshot,
                 service=self.service,
@@ -202,9 +212,23 @@ class SmartService(Flask):
             desk=desk,
             ttl_seconds=self.config["LEASE_SECONDS"],
             is_draining=lambda: self.lifecycle.draining,
+            announcer=announcer,
+            world=lambda: atlas.world,
         )
         registration.start()
         return registration
+
+    def _announcer(self, desk: Desk) -> Announcer:
+        from smartservice.announcing import Announcer, announcement_of
+
+        assert self.sidecar_dir is not None
+        return Announcer(
+            self.sidecar_dir,
+            lambda: announcement_of(
+                self.settings.snapshot, service=self.service, desk=desk, draining=self.lifecycle.draining
+            ),
+            desk=desk,
+        )
 
     def close(self) -> None:
         """End the threads, send what is queued, close the connections. Idempotent; errors are logged."""

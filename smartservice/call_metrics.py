@@ -14,6 +14,7 @@ CALL_SECONDS = "service_call_seconds"
 ATTEMPTS = "service_call_attempts"
 REFUSED = "service_calls_refused"
 EJECTIONS = "service_instance_ejections"
+DETOURS = "service_call_detours"
 
 _STATES = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
 
@@ -25,6 +26,7 @@ def declare_metrics(app: SmartService, metrics: Metrics) -> None:
     metrics.counter(ATTEMPTS, "Attempts at those calls: what was really sent, by outcome.")
     metrics.counter(REFUSED, "What was not sent, and why: budget (a retry), breaker, limit, deadline.")
     metrics.counter(EJECTIONS, "Instances that got no calls for a while.")
+    metrics.counter(DETOURS, "Calls that went directly, since the sidecar took no connections.")
     metrics.gauge("service_breaker", "1 open, 0.5 half-open, 0 closed.", lambda: _breakers(app), over_workers="max")
     metrics.gauge(
         "service_retry_budget",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from smartclient import Session
 from smartclient.errors import Attempt
 from smartclient.runtime import Mesh, Observer, Options
-from smartservice.call_metrics import ATTEMPTS, CALL_SECONDS, CALLS, EJECTIONS, REFUSED
+from smartservice.call_metrics import ATTEMPTS, CALL_SECONDS, CALLS, DETOURS, EJECTIONS, REFUSED
 
 if TYPE_CHECKING:
     from smartservice.app import SmartService
@@ -23,6 +23,8 @@ def open_mesh(app: SmartService) -> Mesh:
         realm=app.realm,
         zone=config["ZONE"],
         sidecar_url=config["SIDECAR_URL"],
+        sidecar_dir=None if app.sidecar_dir is None else str(app.sidecar_dir),
+        sidecar_token=config["SIDECAR_TOKEN"],
         deadline_seconds=config["CALL_DEADLINE"],
         retries=config["CALL_RETRIES"],
         tags=tuple(config["CALL_TAGS"]),
@@ -58,3 +60,6 @@ class MetricsObserver(Observer):
 
     def refused(self, service: str, why: str) -> None:
         self._metrics.count(REFUSED, (("service", service), ("why", why)))
+
+    def detour(self, service: str) -> None:
+        self._metrics.count(DETOURS, (("service", service),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ from flask import Config, Flask
 
 import smartconfig
 from smartconfig.loading import Beginning
+from smartrealm.places import sidecar_directory
 from smartrealm.redaction import redact
 from smartservice.atlas import Atlas, open_atlas
 
@@ -26,6 +28,8 @@ class Loaded:
     atlas: Atlas | None
     state_dir: str | None = None
     """STATE_DIR of its environment, where that is set."""
+    sidecar_dir: Path | None = None
+    """Where it meets the sidecar of its host; None in tests, which never meet that of their machine."""
 
 
 def load_settings(
@@ -61,7 +65,8 @@ def load_settings(
         overrides=overrides or {},
         known=Flask.default_config,
     )
-    return Loaded(settings, maps[0] if maps else None, environ.get("STATE_DIR") or None)
+    sidecar_dir = None if settings.snapshot.get("TESTING") else sidecar_directory(environ, str(settings.realm))
+    return Loaded(settings, maps[0] if maps else None, environ.get("STATE_DIR") or None, sidecar_dir)
 
 
 class LiveConfig(Config):

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -267,6 +268,8 @@ class Hooks:
     def on_exit(self, server: Any) -> None:
         """Remove what belongs to this instance alone."""
         if _instance is not None and _instance.pid == os.getpid():
+            if _instance.desk.noted():
+                _announcing().tell_gone(_instance.desk)
             _instance.shelf.remove()
 
     def _bind_management(self) -> socket.socket | None:
@@ -294,6 +297,8 @@ class Hooks:
         if _instance.drain_until is None and seconds > 0:
             _instance.drain_until = time.monotonic() + seconds
             board.begin_draining()
+            if _instance.desk.noted():  # before anything else: what is told now, no caller has to find out
+                _announcing().tell_draining(_instance.desk)
             server.log.info(
                 "SIGTERM, draining: readiness is red, serving on for %g s (a second SIGTERM ends that)", seconds
             )
@@ -365,6 +370,13 @@ class Hooks:
 _HOOKS = tuple(
     name for name, value in vars(Hooks).items() if callable(value) and not name.startswith("_") and name != "by_name"
 )
+
+
+def _announcing() -> ModuleType:
+    """Imported by an instance that is announced; at the end of one that is not, there is nothing to import."""
+    from smartservice import announcing
+
+    return announcing
 
 
 def _noting(stop: Callable[..., None], board: lifecycle.Board) -> Callable[..., None]:

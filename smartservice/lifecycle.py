@@ -134,6 +134,8 @@ class Desk:
 
     def __init__(self) -> None:
         self.incarnation = os.urandom(8).hex()
+        self.pid = os.getpid()
+        """Of the master, whose end is the end of the instance."""
         self._lock, path = tempfile.mkstemp(prefix="smartservice-")  # open as long as the instance lives
         os.unlink(path)
 
@@ -145,6 +147,16 @@ class Desk:
         except OSError:
             return False
         return True
+
+    def note(self, text: str) -> None:
+        """Leave a word for the master, which does not see what its workers know."""
+        if text != self.noted():
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, text.encode(), 0)
+
+    def noted(self) -> str:
+        """The word that was left last; empty while there is none."""
+        return os.pread(self._lock, 4096, 0).decode()
 
 
 class Lifecycle:

@@ -1,12 +1,15 @@
 """An instance in the map: it registers when it serves, says when it drains, renews its lease, and leaves when it stops.
 
 All workers of an instance speak for one lease. The one that holds the lock renews it; when that worker ends, another one
-takes over within a second.
+takes over within a second. While the sidecar of the host carries the instance in its own lease, there is none of ours: see
+docs/decisions/service-announces-itself.md.
 """
 
 from __future__ import annotations
 
+import math
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +18,22 @@ from atlas.model import Instance, Lease
 
 if TYPE_CHECKING:
     from atlas.directory import Directory
+    from atlas.world import World
+    from smartservice.announcing import Announcer
     from smartservice.lifecycle import Desk
+
+AWAY_SECONDS = 5.0
+"""So long after the agent of the host was last seen an instance enters the map by itself: well before the agent's lease ends."""
 
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")
 
 
 class Registration:
-    """Keeps one instance in the map from one worker. `start` after the fork; every method is quick except `close`."""
+    """Keeps one instance in the map from one worker. `start` after the fork; every method is quick except `close`.
+
+    `announcer` tells the sidecar of the host, where there may be one; `world`, the map as it is known, says when the sidecar has
+    taken the instance over.
+    """
 
     def __init__(
         self,
@@ -31,7 +43,17 @@ class Registration:
         desk: Desk,
         ttl_seconds: float,
         is_draining: Callable[[], bool],
+        announcer: Announcer | None = None,
+        world: Callable[[], World] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._directory = directory
+        self._announcer = announcer
+        self._world = world
+        self._clock = clock
+        self._carried_at = -math.inf
+        self._is_carried = False
+        self._was_seen = False
         self._instance = instance
         self._desk = desk
         self._ttl_seconds = ttl_seconds
@@ -42,17 +64,20 @@ class Registration:
 
     @property
     def failure(self) -> str | None:
-        """Why the instance could not be registered; None when it is, or another worker does it."""
+        """Why the instance could not be registered; None when it is, or another worker or the sidecar does it."""
         return self._keeper.failure
 
     def start(self) -> None:
-        """Register, and stay registered."""
+        """Announce and register, and stay so."""
+        self._look()
         self._keeper.start()
 
     def beat(self) -> None:
-        """Called about twice a second: say at once when draining begins."""
-        if self._is_draining() and not self._told_draining:
-            self._told_draining = True
+        """Called about twice a second: say at once when draining begins, or when the sidecar comes and goes."""
+        self._look()
+        is_news = self._is_draining() and not self._told_draining
+        self._told_draining = self._told_draining or is_news
+        if is_news or (self._is_carried and self._keeper.held is not None):
             self._keeper.refresh()
 
     def close(self, *, stopping: bool, seconds: float = 2.0) -> None:
@@ -61,8 +86,17 @@ class Registration:
         self._keeper.close(release=stopping, seconds=seconds)
 
     def lease(self) -> Lease | None:
-        """What is to be held now; None in a worker that does not speak for the instance, or that ends."""
+        """What is to be held now; None in a worker that does not speak for the instance, or that ends, and while the sidecar of
+        the host carries it."""
         if self._stopping or not self._desk.is_mine():
+            return None
+        held = self._keeper.held
+        if held is None:
+            self._was_seen = False
+            if self._is_carried or self._clock() - self._carried_at < AWAY_SECONDS:
+                return None
+        elif self._is_carried and self._is_taken_over(held):
+            self._directory.release(held.id, held.incarnation)  # of what it carries the sidecar's lease has it all
             return None
         instance = self._instance()
         return Lease(
@@ -71,6 +105,24 @@ class Registration:
             ttl_seconds=self._ttl_seconds,
             instances=(instance,),
         )
+
+    def _look(self) -> None:
+        if self._announcer is None:
+            return
+        self._is_carried = self._announcer.beat()
+        if self._is_carried:
+            self._carried_at = self._clock()
+
+    def _is_taken_over(self, held: Lease) -> bool:
+        """Whether the map says that another lease carries this very instance, after it has said that ours did: a map that is
+        late would tell of the lease that the agent had before."""
+        if self._world is None:
+            return False
+        world, told = self._world(), held.instances[0]
+        known = tuple(world.instances.get(told.service, {}).values())
+        self._was_seen = self._was_seen or any(one.lease == held.id for one in known)
+        others = (one.lease for one in known if one.incarnation == told.incarnation)
+        return self._was_seen and any(lease not in ("", held.id) for lease in others)
 
 
 def instance_of(

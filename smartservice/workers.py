@@ -16,6 +16,7 @@ from smartservice.lifecycle import Board, Desk, Lifecycle, Worker
 from smartservice.management import Answers, Listener
 
 if TYPE_CHECKING:
+    from smartservice.announcing import Announcer
     from smartservice.registration import Registration
 
 QUICK_SECONDS = 2.0
@@ -50,7 +51,7 @@ class WorkerSide:
         self._app: Any = None
         self._metrics: Any = None
         self._listener: Listener | None = None
-        self._registration: Registration | None = None
+        self._registration: Registration | Announcer | None = None
         self._lifecycle = Lifecycle()
         self._capacity = worker.cfg.threads if hasattr(worker, "tpool") else 1
         self._troubled = False

@@ -20,6 +20,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
     def make_one(*, environ: dict[str, str] | None = None, **options: Any) -> SmartService:
         environ = {"REALM": "testing", "ATLAS_URL": "", "STATE_DIR": str(tmp_path / "state"), **(environ or {})}
+        environ.setdefault("SIDECAR_DIR", str(tmp_path / "sidecar"))
         apps.append(create_app("tests.unit.smartservice.sample", environ=environ, **options))
         return apps[-1]
 

@@ -120,9 +120,9 @@ def test_one_worker_speaks_for_the_instance_and_another_takes_over() -> None:
 
 
 def test_a_service_without_a_map_says_what_to_set(make: Make) -> None:
-    """`app.atlas` names ATLAS_URL; registering does nothing."""
+    """`app.atlas` names ATLAS_URL; there is nothing to register in."""
     app = make()
     assert not app.has_atlas
-    assert app.register(Desk()) is None
+    assert not isinstance(app.register(Desk()), Registration)
     with pytest.raises(NotConfigured, match="ATLAS_URL"):
         _ = app.atlas
