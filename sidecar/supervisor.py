@@ -7,20 +7,28 @@ every orphan. It starts programs with posix_spawn, never with a fork of its own.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from smartrealm.errors import ConfigurationError, Conflict
+
 WRONG_USE = 2
 """With this code a program says that starting it again would not help."""
+
+LOCK = "up.lock"
+"""In the directory of the sidecar: held by its supervisor."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _STEADY_SECONDS = 10.0  # a program that ran so long is started again without a longer pause
@@ -276,3 +284,27 @@ def _emptied(reader: int) -> None:
             pass
     except BlockingIOError:
         pass
+
+
+@contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Hold the directory for one supervisor: two HAProxies would share one port. Raises Conflict with the pid of the other."""
+    path = directory / LOCK
+    try:
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be opened ({error.strerror}): let this user write there, or set SIDECAR_DIR."
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise Conflict(f"A `sidecar up` with pid {pid} runs in {directory} already: end it first.") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)  # its time of change is the begin: see sidecar.probe
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,105 @@
+"""HAProxy's files without the agent and without Atlas: made of the map that was kept on this disk.
+
+So HAProxy serves at once after a boot, whatever else is away. The agent compares as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from atlas.world import World
+from sidecar.probe import serves
+from sidecar.settings import Settings
+from smartrealm.errors import Conflict
+
+BEGUN = "haproxy.begun"
+"""Touched whenever HAProxy is started."""
+
+JUST_SECONDS = 3.0
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "NOTIFY_SOCKET")
+"""What HAProxy gets of the environment, which may hold tokens: beside what it needs, where systemd waits to hear of it."""
+
+
+def prepare(settings: Settings, world: World | None = None, *, now: float | None = None) -> str:
+    """See to it that there is a file that HAProxy takes; gives a sentence about what was done, empty when nothing was.
+
+    A file that is there is taken as it is: the agent wrote it, and tried it. Only one with which HAProxy was started a moment
+    ago, and does not run, is made anew: this host may allow fewer open files than the one that it was made for did. Without
+    `world` the kept map is read.
+    """
+    settings.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    is_there = settings.proxy_config.exists()
+    if is_there and not _has_just_begun(settings, time.time() if now is None else now):
+        return ""
+    kept = world if world is not None else _kept(settings)
+    if is_there and not kept.services:
+        return ""  # what is there is better than nothing
+    _write(kept, settings)
+    if not kept.services:
+        return f"wrote {settings.proxy_config} without a service: no map is kept here yet"
+    return f"wrote {settings.proxy_config} with {len(kept.services)} services of the map that was kept"
+
+
+def _has_just_begun(settings: Settings, now: float) -> bool:
+    try:
+        return 0 <= now - (settings.directory / BEGUN).stat().st_mtime < JUST_SECONDS
+    except OSError:
+        return False
+
+
+def refuse_a_second(
+    settings: Settings,
+    seconds: float = 2.0,
+    *,
+    is_alive: Callable[[Path], bool] = serves,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """Raise Conflict when a HAProxy of this directory is alive: two would share one port, and the routes of one of them would be
+    stale. One that is ending, as after a crash of its master, is waited for."""
+    while is_alive(settings.master_socket):
+        if seconds <= 0:
+            raise Conflict(f"HAProxy runs in {settings.directory} already; end it first, or set another SIDECAR_DIR.")
+        sleep(0.02)
+        seconds -= 0.02
+
+
+def become(settings: Settings, environ: Mapping[str, str], *, notify: bool = False) -> None:
+    """Turn this process into HAProxy, in the foreground. Returns only by raising: ConfigurationError without the program."""
+    from sidecar.proxy import command, program_version
+
+    program_version(settings.haproxy)
+    (settings.directory / BEGUN).touch()
+    words = command(settings, notify=notify)
+    os.umask(0o027)
+    os.execvpe(words[0], words, {name: environ[name] for name in _PASSED_ON if name in environ})
+
+
+def descriptors() -> int:
+    """How many files HAProxy may open; it raises its own limit as far as it is allowed to."""
+    return max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def _write(world: World, settings: Settings) -> None:
+    from sidecar.layout import fresh_layout, lay_out
+    from sidecar.plan import Planner
+    from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
+    from sidecar.render import render
+    from sidecar.written import write_files
+
+    dynamic = version_numbers(program_version(settings.haproxy)) >= FIRST_WITH_DYNAMIC_BACKENDS
+    routes = Planner(zone=settings.zone).plan(world).routes
+    layout = fresh_layout(routes, settings.spare_backends, dynamic=dynamic)
+    layout, state, _ = lay_out(routes, layout, dynamic=dynamic)
+    write_files(render(state, layout, settings, descriptors=descriptors()), settings)
+
+
+def _kept(settings: Settings) -> World:
+    from atlas.remembered import RememberedWorld
+
+    remembered = RememberedWorld(settings.state, url=settings.atlas_url or "", realm=settings.realm)
+    return remembered.load() or World()
