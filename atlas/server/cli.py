@@ -9,7 +9,20 @@ from types import FrameType
 
 import click
 
-from atlas.server.commands import catalogue, claiming, config, history, keys, looking, moving, places, serving, tokens
+from atlas.server.commands import (
+    calling,
+    catalogue,
+    claiming,
+    config,
+    history,
+    keys,
+    looking,
+    moving,
+    places,
+    rolling,
+    serving,
+    tokens,
+)
 from atlas.server.terminal import EXIT_CODES, AtlasGroup
 
 _HELP = """The map of a realm: which services exist, where each instance runs, what overrides each has.
@@ -19,6 +32,9 @@ Examples:
   atlas ls
   atlas show identity
   atlas set identity PAGE_SIZE 50 --why "the import is slow"
+  atlas drain web-3:8010 --wait
+  atlas roll identity --command 'ssh {host} sudo systemctl restart identity'
+  atlas split identity 1.4=5%
   atlas disable identity web-3:8010 --reason "loses requests" --for 2h
   atlas rollback 41 identity PAGE_SIZE --dry-run
 
@@ -54,6 +70,7 @@ def atlas(atlas_url: str | None) -> None:
 for command in (
     looking.ls,
     looking.show,
+    looking.sidecars,
     looking.watch,
     looking.doctor,
     config.set_,
@@ -63,6 +80,10 @@ for command in (
     places.drain,
     places.disable,
     places.weight,
+    rolling.roll,
+    calling.split,
+    calling.callers,
+    calling.accept_loss,
     history.history,
     history.rollback,
     catalogue.service,

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from atlas.model import EVERY_SERVICE, Change, Lease, Override, Ruling, Service
+from atlas.model import EVERY_SERVICE, Change, Lease, Override, Report, Ruling, Service
+from atlas.server.sidecars import calls_under_way, shares_json, shares_table, sidecars_json, sidecars_told
 from atlas.server.wording import HIDDEN, ago, change_line, count, moment, one_line, plain, span, table, value_text
 from atlas.world import Place, World
 
@@ -33,6 +34,8 @@ class Glance:
     """Why the server that was asked has only what it remembers."""
     changes: tuple[Change, ...] = ()
     """The latest, newest first."""
+    reports: Mapping[str, Report] = field(default_factory=dict)
+    """What the sidecars say of themselves, by the id of their lease."""
 
     def places(self, service: str) -> tuple[Place, ...]:
         return self.world.places(service, self.now)
@@ -55,7 +58,10 @@ def listing(glance: Glance) -> list[str]:
     if glance.changes:
         lines.append(f"last change {change_line(glance.changes[0], glance.now)}")
     troubles = [click.style(f"! {line}", fg="red") for line in _troubles(glance)]
-    notes = [click.style(f"- {line}", fg="yellow") for line in (*_absent_services(glance), *_rulings(glance))]
+    notes = [
+        click.style(f"- {line}", fg="yellow")
+        for line in (*_absent_services(glance), *_splits(glance), *_rulings(glance))
+    ]
     lines += [*troubles, *notes, ""]
     if not glance.names:
         lines.append("No service is registered yet: atlas service add NAME, or start one.")
@@ -70,7 +76,9 @@ def _numbers(glance: Glance) -> str:
     told = ", ".join(f"{states[state]} {state}" for state in _COLOURS if states[state])
     where = f" at {glance.where}" if glance.where else ""
     instances = count(sum(states.values()), "instance") + (f" ({told})" if told else "")
-    return f"realm {glance.realm}{where}: {count(len(glance.names), 'service')}, {instances}, {count(len(glance.world.leases), 'lease')}"
+    sidecars = f", {count(len(glance.reports), 'sidecar')}" if glance.reports else ""
+    leases = count(len(glance.world.leases), "lease")
+    return f"realm {glance.realm}{where}: {count(len(glance.names), 'service')}, {instances}, {leases}{sidecars}"
 
 
 def _troubles(glance: Glance) -> Iterator[str]:
@@ -97,6 +105,12 @@ def _absent_services(glance: Glance) -> Iterator[str]:
         if absent:
             more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
             yield f"no instance runs of {', '.join(absent[:8])}{more}"
+
+
+def _splits(glance: Glance) -> Iterator[str]:
+    for name, service in sorted(glance.world.services.items()):
+        if service.split:
+            yield f"{name} is split: {plain(service.split)} of its callers"
 
 
 def _rulings(glance: Glance) -> Iterator[str]:
@@ -154,6 +168,7 @@ def listing_json(glance: Glance) -> dict[str, Any]:
         "realm": glance.realm,
         "position": str(glance.world.position),
         "services": [_summary(glance, name) for name in glance.names],
+        "sidecars": sidecars_json(glance.reports, glance.world.position, glance.now),
         "leases": [_lease_json(glance, lease) for _, lease in sorted(glance.world.leases.items())],
         "rulings": [ruling.to_json() for _, ruling in sorted(glance.world.rulings.items())],
     }
@@ -170,6 +185,8 @@ def _summary(glance: Glance, name: str) -> dict[str, Any]:
         "port": known.port if known else None,
         "instances": {state: states[state] for state in _COLOURS},
         "versions": dict(Counter(place.instance.version for place in places)),
+        "split": known.split if known else "",
+        "callers": known.callers if known else "",
     }
 
 
@@ -188,13 +205,17 @@ def _lease_json(glance: Glance, lease: Lease) -> dict[str, Any]:
 def showing(glance: Glance, name: str) -> list[str]:
     """Everything about one service: what its callers know, its instances, its overrides, what happened lately."""
     known = glance.world.services.get(name)
-    lines = _about(known) if known else [f"{name} runs without being registered: atlas service add {name}"]
+    lines = _about(known, glance.now) if known else [f"{name} runs without being registered: atlas service add {name}"]
     places = glance.places(name)
     if places:
         lines += ["", *_places(glance, places)]
     else:
         lines += ["", click.style("no instance runs", fg="yellow")]
     lines += _absent(glance, name, places)
+    if known and known.split:
+        lines += ["", *shares_table(glance.world, known, glance.now)]
+    if glance.reports:
+        lines += ["", *sidecars_told(glance.reports, glance.world.position)]
     overrides = list(glance.world.overrides_of(name))
     if overrides:
         lines += ["", *_overrides(overrides, glance.now)]
@@ -204,7 +225,7 @@ def showing(glance: Glance, name: str) -> list[str]:
     return lines
 
 
-def _about(service: Service) -> list[str]:
+def _about(service: Service, now: float) -> list[str]:
     lines = [
         click.style(service.name, bold=True) + (f": {one_line(service.description)}" if service.description else "")
     ]
@@ -214,6 +235,8 @@ def _about(service: Service) -> list[str]:
         ("port", "" if service.port is None else str(service.port)),
         ("health", service.health_path),
         ("calls", f"{service.timeout_seconds:g} s, retried: {service.retry_class}, versions: {service.version_policy}"),
+        ("callers", ", ".join(service.callers.split(",")) if service.callers else ""),
+        ("loss", f"accepted {ago(service.loss_accepted_at, now)}" if service.loss_accepted_at else ""),
     )
     return lines + [f"  {title:<11} {one_line(value)}" for title, value in facts if value]
 
@@ -223,6 +246,8 @@ def _places(glance: Glance, places: Iterable[Place]) -> list[str]:
     for place in sorted(places, key=lambda place: place.instance.address):
         instance, ruling = place.instance, place.ruling
         told = ruling_text(ruling, glance.now) if ruling else "about to stop" if instance.draining else ""
+        if under_way := calls_under_way(glance.reports, instance.key):
+            told = "; ".join(filter(None, (told, f"{count(under_way, 'call')} under way")))
         if instance.lease in glance.overdue:
             late = click.style(f"lease {plain(instance.lease)} is overdue", fg="red")
             told = f"{told}; {late}" if told else late
@@ -286,6 +311,8 @@ def showing_json(glance: Glance, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "service": known.to_json() if known else None,
+        "shares": shares_json(glance.world, known, glance.now) if known else [],
+        "sidecars": sidecars_json(glance.reports, glance.world.position, glance.now),
         "instances": [place_json(glance, place) for place in glance.places(name)],
         "rulings": [ruling.to_json() for ruling in glance.world.rulings.values() if ruling.service == name],
         "overrides": [override_json(override) for override in glance.world.overrides_of(name)],
@@ -300,4 +327,5 @@ def place_json(glance: Glance, place: Place) -> dict[str, Any]:
         "weight": place.weight,
         "ruling": place.ruling.to_json() if place.ruling else None,
         "overdue": place.instance.lease in glance.overdue,
+        "calls_under_way": calls_under_way(glance.reports, place.instance.key),
     }

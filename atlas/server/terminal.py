@@ -26,7 +26,7 @@ import click
 import atlas
 from atlas import opening
 from atlas.directory import Directory
-from atlas.model import Author, Change, Kind
+from atlas.model import Author, Change, Kind, Report
 from atlas.server.rendering import Glance
 from atlas.world import World
 from smartrealm.errors import (
@@ -45,12 +45,13 @@ from smartrealm.redaction import redact_text
 
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
-    1: "`atlas doctor` found something wrong, or something happened that nobody foresaw",
+    1: "`atlas doctor` found something wrong, `atlas roll` stopped, or something happened that nobody foresaw",
     2: "wrong use: an unknown option, a value that cannot be, settings that cannot be used",
     3: "not found: the service, the instance, the setting, the token or the revision",
     4: "conflict: a guard or a newer change stands against it; nothing was written",
     5: "the map cannot be reached; of a write it is not known whether it was made",
     6: "refused: the token is missing, unknown, expired or may not do this",
+    7: "the time of --timeout was over; what was awaited is named, what was written stays",
     130: "stopped by Ctrl-C",
     141: "whoever read the output went away, as in `atlas history | head -1`",
     143: "stopped by SIGTERM",
@@ -81,6 +82,8 @@ class Tools:
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Callable[[], float] = time.time
+    timer: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     open: Callable[..., Directory] = atlas.open
 
 
@@ -90,10 +93,12 @@ class Session:
     def __init__(self, tools: Tools, *, url: str | None, as_json: bool, why: str = "", dry_run: bool = False) -> None:
         self.environ = tools.environ
         self.clock = tools.clock
+        self.timer = tools.timer
+        self.sleep = tools.sleep
         self.url = url
         self.as_json = as_json
         self.dry_run = dry_run
-        self._why = why
+        self.why = why
         self._open = tools.open
         self._stack = ExitStack()
         self._directory: Directory | None = None
@@ -163,6 +168,17 @@ class Session:
         """What the map said of itself when it was first asked."""
         return self.directory.status()
 
+    @functools.cached_property
+    def reports(self) -> Mapping[str, Report]:
+        """What the sidecars said of themselves when they were first asked; nothing where nobody can tell."""
+        try:
+            return self.directory.reports()
+        except (
+            Unavailable,
+            NotFound,
+        ):  # A server that has the map without its store, or one from before there were any.
+            return {}
+
     def author(self, why: str = "") -> Author:
         """Who runs this command, and why: ATLAS_AUTHOR, else the name of the login."""
         name = self.environ.get("ATLAS_AUTHOR", "").strip()
@@ -171,7 +187,7 @@ class Session:
                 name = getpass.getuser()
             except (OSError, KeyError):  # A user id without a name, as in some containers.
                 name = f"uid {os.getuid()}"
-        return Author(name, self._why or why)
+        return Author(name, self.why or why)
 
     def glance(self, *, changes: int = 1) -> Glance:
         """The world with what is known about it: overdue leases, the latest changes."""
@@ -187,6 +203,7 @@ class Session:
             held=standing.is_held(status),
             store_problem=standing.store_problem(status),
             changes=self._changes(changes) if changes else (),
+            reports=self.reports,
         )
 
     def _changes(self, limit: int) -> tuple[Change, ...]:

@@ -8,11 +8,13 @@ from dataclasses import asdict
 import click
 
 from atlas.model import Change
+from atlas.reports import host_of, is_sidecar
 from atlas.server.findings import examine
 from atlas.server.rendering import listing, listing_json, showing, showing_json
+from atlas.server.sidecars import sidecars_json, sidecars_table
 from atlas.server.terminal import Session, reads
 from atlas.server.watching import follow
-from atlas.server.wording import change_json
+from atlas.server.wording import change_json, plain
 from smartrealm.errors import Forbidden, Unavailable
 from smartrealm.findings import Finding
 
@@ -30,6 +32,27 @@ def ls(session: Session) -> None:
         return
     for line in listing(glance):
         session.print(line)
+
+
+@click.command("sidecars", short_help="How far each sidecar is.")
+@reads
+def sidecars(session: Session) -> None:
+    """A line for each sidecar: the revision that it has applied, when it was heard last, how many instances its guard holds,
+    and how many calls are under way to instances that drain or are disabled."""
+    world, now = session.world, session.clock()
+    reports = session.directory.reports()
+    if session.as_json:
+        session.give({"position": str(world.position), "sidecars": sidecars_json(reports, world.position, now)})
+        return
+    absent = sorted(host_of(lease) for lease in world.leases if is_sidecar(lease) and lease not in reports)
+    if reports:
+        for line in sidecars_table(reports, world.position, now):
+            session.print(line)
+    elif not absent:
+        session.print(f"No sidecar reports in realm {session.realm}: services call each other without one.")
+    if absent:
+        listed = ", ".join(map(plain, absent))
+        session.print(click.style(f"! overdue, or without a report yet: {listed}", fg="red"))
 
 
 @click.command("show", short_help="Everything about one service.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ class Runs:
         }
         self.now = 0.0
         """Seconds that the clock of the commands is ahead of the real one."""
+        self.sleep: Callable[[float], None] = time.sleep
+        """How the commands wait."""
         self.map: Directory = atlas.open(self.url, environ=self.environ)
 
     def __call__(self, *words: str, input: str | None = None, **environ: str) -> Result:
-        tools = Tools(environ={**self.environ, **environ}, clock=lambda: time.time() + self.now)
+        tools = Tools(environ={**self.environ, **environ}, clock=lambda: time.time() + self.now, sleep=self.sleep)
         return CliRunner().invoke(command, list(words), input=input, obj=tools, prog_name="atlas")
 
     def ok(self, *words: str, input: str | None = None, **environ: str) -> str:

@@ -155,6 +155,7 @@ def test_every_command_that_writes_can_be_rehearsed() -> None:
     """--dry-run and --why stand beside everything that changes the map; --json beside everything but serve and keys new."""
     words = {path: {word for option in one.params for word in option.opts} for path, one in every_command(command)}
     looking = {"atlas ls", "atlas show", "atlas get", "atlas history", "atlas watch", "atlas doctor", "atlas token ls"}
+    looking |= {"atlas sidecars"}
     apart = {"atlas serve", "atlas keys new", "atlas export"}
     assert {path for path, known in words.items() if "--dry-run" not in known} == looking | apart
     assert {path for path, known in words.items() if "--json" not in known} == {"atlas serve", "atlas keys new"}

@@ -1,0 +1,148 @@
+"""Running the command of a rolling restart for one instance: its output shown as it comes, and kept when it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from atlas.model import Instance
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL for a command that is stopped."""
+
+_LONGEST_LINE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How the command ended. `code` is None when its time was over."""
+
+    code: int | None
+    seconds: float
+    kept: Path | None = None
+    """Where its output is kept; only of one that failed."""
+
+    @property
+    def is_good(self) -> bool:
+        return self.code == 0
+
+    def told(self) -> str:
+        if self.code is None:
+            ended = f"was stopped after {self.seconds:.0f} s"
+        elif self.code < 0:
+            ended = f"was killed by signal {-self.code}"
+        else:
+            ended = f"ended with {self.code}"
+        return f"the command {ended}" + (f" (its output: {self.kept})" if self.kept else "")
+
+
+def variables(instance: Instance) -> dict[str, str]:
+    """What the command finds in its environment."""
+    return {
+        "SERVICE": instance.service,
+        "INSTANCE": instance.address,
+        "HOST": instance.host,
+        "PORT": str(instance.port),
+        "VERSION": instance.version,
+    }
+
+
+def expand(command: str, instance: Instance) -> str:
+    """The command with `{service}`, `{instance}`, `{host}` and `{port}` filled in; all other braces are the shell's.
+
+    None of the four can hold anything that a shell would read. A version can: it is in the environment only.
+    """
+    for name, value in variables(instance).items():
+        if name != "VERSION":
+            command = command.replace(f"{{{name.lower()}}}", value)
+    return command
+
+
+def run(
+    command: str,
+    instance: Instance,
+    *,
+    seconds: float,
+    say: Callable[[str], None],
+    environ: Mapping[str, str],
+    timer: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Ran:
+    """Run it with `sh`, in a session of its own; ended with its children when its time is over or the caller is stopped.
+
+    Its output goes through a file and not through a pipe: a service that it starts in the background keeps what it writes to,
+    and is not waited for.
+    """
+    begun = timer()
+    handle, name = tempfile.mkstemp(
+        prefix=f"atlas-roll-{instance.service}-{instance.host}-{instance.port}-", suffix=".log"
+    )
+    path = Path(name.replace(":", "_"))
+    os.rename(name, path)
+    is_good = False
+    try:
+        with os.fdopen(handle, "ab") as output, path.open("rb") as read:
+            child = subprocess.Popen(
+                ["/bin/sh", "-c", expand(command, instance)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environ, **variables(instance)},
+                start_new_session=True,
+            )
+            lines = _Lines(read, say)
+            try:
+                while child.poll() is None and timer() - begun < seconds:
+                    lines.show()
+                    sleep(POLL_SECONDS)
+            except BaseException:
+                _stop(child)
+                lines.show(end=True)
+                raise
+            in_time = child.poll() is not None
+            if not in_time:
+                _stop(child)
+            lines.show(end=True)
+        is_good = in_time and child.returncode == 0
+        kept = None if is_good or path.stat().st_size == 0 else path
+        return Ran(child.returncode if in_time else None, timer() - begun, kept)
+    finally:
+        if is_good or path.stat().st_size == 0:
+            path.unlink()
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
+        try:
+            os.killpg(child.pid, number)
+            child.wait(seconds)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            child.wait()
+            return
+
+
+class _Lines:
+    """Shows what a file has grown by, line by line."""
+
+    def __init__(self, file: BinaryIO, say: Callable[[str], None]) -> None:
+        self._file = file
+        self._say = say
+        self._rest = b""
+
+    def show(self, *, end: bool = False) -> None:
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        if end and self._rest:
+            lines, self._rest = [*lines, self._rest], b""
+        for line in lines:
+            self._say(line.decode("utf-8", "replace")[:_LONGEST_LINE])

@@ -1,0 +1,176 @@
+"""`atlas roll`: one instance after the other, and nothing is lost or left behind where it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from atlas import Instance, Lease, Ruling, Service
+from tests.live.atlas_cli.doubles import Restarted, Sidecar
+from tests.live.atlas_cli.runs import ANNA, Runs
+from tests.live.atlas_cli.test_waiting import begin
+from tests.processes import wait_until
+
+
+class Realm:
+    """identity at two addresses of this machine, each with a sidecar on its host."""
+
+    def __init__(self, runs: Runs, stack: ExitStack) -> None:
+        self.runs = runs
+        runs.map.put_service(Service("identity", port=8010), by=ANNA)
+        self.first, self.second = (stack.enter_context(Restarted(runs, host)) for host in ("127.0.0.1", "127.0.0.2"))
+        self.sidecar = stack.enter_context(Sidecar(runs, "web-1"))
+
+    @property
+    def command(self) -> str:
+        return f"echo at $HOST on $PORT; touch {self.runs.folder}/restart-{{instance}}"
+
+    def states(self) -> dict[str, str]:
+        places = self.runs.map.world().places("identity", time.time())
+        return {place.instance.address: place.state for place in places}
+
+
+@pytest.fixture
+def realm(atlas: Runs) -> Iterator[Realm]:
+    """Two instances and a sidecar."""
+    with ExitStack() as stack:
+        yield Realm(atlas, stack)
+
+
+def test_all_are_restarted_one_by_one(realm: Realm) -> None:
+    """Each is drained everywhere, restarted, awaited until it is ready, and enabled everywhere before the next one."""
+    seen: list[set[str]] = []
+    text = realm.runs.ok("roll", "identity", "--command", realm.command, "--why", "new settings")
+    assert realm.states() == {realm.first.address: "enabled", realm.second.address: "enabled"}
+    assert (realm.first.starts, realm.second.starts) == (2, 2)
+    for change in reversed(realm.runs.map.history(kind="ruling")):
+        draining = {edit.key for edit in change.edits if (edit.after or {}).get("state") == "draining"}
+        seen.append(draining)
+    one, two = (f"identity/{double.address}" for double in (realm.first, realm.second))
+    assert seen == [{one}, set(), {two}, set()]
+    assert f"[1/2] {realm.first.address} | at 127.0.0.1 on {realm.first.address.rpartition(':')[2]}" in text
+    assert f"[2/2] {realm.second.address} is back as version 1.2 and ready" in text
+    assert "identity: 2 of 2 instances rolled" in text
+    assert "roll@identity" not in realm.runs.map.world().leases
+
+
+def test_what_does_not_come_back_stops_the_walk(realm: Realm) -> None:
+    """Exit code 1: it stays drained, how to enable it is said, the next one is untouched; the next walk begins with it."""
+    realm.second.comes_back = False
+    words = ("roll", "identity", "--command", realm.command, "--ready-timeout", "0.3s", "--json")
+    result = realm.runs(*words, "--one", realm.second.address, "--one", realm.first.address)
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert [one["address"] for one in document["rolled"]] == [realm.first.address]
+    assert document["failed"]["instance"] == realm.second.address
+    assert "not back and ready within" in result.stderr
+    assert f"stays drained; when it is: atlas enable identity {realm.second.address}" in result.stderr
+    assert realm.runs.map.world().rulings[f"identity/{realm.second.address}"].state == "draining"
+    realm.second.comes_back = True
+    realm.second.hold()
+    text = realm.runs.ok("roll", "identity", "--command", realm.command)
+    assert text.index(f"[1/2] {realm.second.address}") < text.index(f"[2/2] {realm.first.address}")
+    assert set(realm.states().values()) == {"enabled"}
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("echo no space left; exit 3", "the command ended with 3"),
+        ("sleep 60", "the command was stopped after"),
+    ],
+)
+def test_a_command_that_fails_gives_the_instance_back(realm: Realm, command: str, says: str) -> None:
+    """It still runs and is ready, so it is enabled again; the output is kept, the other one untouched."""
+    result = realm.runs("roll", "identity", "--command", command, "--command-timeout", "0.3s")
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert "is ready and enabled again" in result.stderr
+    assert f"untouched: {realm.second.address}" in result.stderr
+    assert (realm.first.starts, realm.second.starts) == (1, 1)
+    assert set(realm.states().values()) == {"enabled"}
+    if "its output: " in result.stderr:
+        kept = Path(result.stderr.partition("its output: ")[2].partition(")")[0])
+        assert kept.read_text() == "no space left\n"
+        kept.unlink()
+
+
+def test_one_that_is_not_ready_is_not_enabled(realm: Realm) -> None:
+    """It is in the map again, and answers 503: nobody is sent there."""
+    command = f"{realm.command}; while [ -e {realm.runs.folder}/restart-{{instance}} ]; do sleep 0.02; done"
+    thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--ready-timeout", "0.5s")
+    wait_until(lambda: "draining" in realm.states().values(), 5)
+    realm.first.ready = False
+    thread.join(10)
+    (result,) = found
+    assert result.exit_code == 1  # type: ignore[attr-defined]
+    assert "not ready at /healthcheck/ready" in result.stderr  # type: ignore[attr-defined]
+    assert realm.states()[realm.first.address] == "draining"
+
+
+def test_it_never_begins_when_nobody_else_takes_calls(realm: Realm) -> None:
+    """Exit code 4, nothing written; --force insists. One that an operator took out is left alone."""
+    host, _, port = realm.second.address.partition(":")
+    realm.runs.map.rule(Ruling("identity", host, int(port), "disabled", reason="it burns"), by=ANNA)
+    revision = realm.runs.revision
+    result = realm.runs("roll", "identity", "--command", realm.command)
+    assert result.exit_code == 4
+    assert "no other instance that takes calls" in result.stderr
+    assert realm.runs.revision == revision
+    text = realm.runs.ok("roll", "identity", "--command", realm.command, "--force")
+    assert f"leaving {realm.second.address} alone: disabled by anna: it burns" in text
+    assert (realm.first.starts, realm.second.starts) == (2, 1)
+    assert realm.states()[realm.second.address] == "disabled"
+
+
+def test_one_that_was_taken_out_is_so_again_afterwards(realm: Realm) -> None:
+    """Named with --one it is restarted, and stays as the operator wanted it."""
+    host, _, port = realm.second.address.partition(":")
+    realm.runs.map.rule(Ruling("identity", host, int(port), "disabled", reason="it burns"), by=ANNA)
+    realm.runs.ok("roll", "identity", "--command", realm.command, "--one", realm.second.address)
+    ruling = realm.runs.map.world().rulings[f"identity/{realm.second.address}"]
+    assert (realm.second.starts, ruling.state, ruling.reason) == (2, "disabled", "it burns")
+
+
+def test_a_second_walk_is_refused(realm: Realm) -> None:
+    """As long as the first one lives; what was killed ends by itself."""
+    realm.runs.map.hold(Lease("roll@identity", "ben 1234", 15.0))
+    result = realm.runs("roll", "identity", "--command", realm.command)
+    assert result.exit_code == 4
+    assert "is being rolled already, by ben" in result.stderr
+    assert (realm.first.starts, realm.second.starts) == (1, 1)
+    realm.runs.now = 30
+    realm.runs.ok("roll", "identity", "--command", realm.command, "--one", realm.first.address)
+
+
+def test_a_dry_run_shows_the_way(filled: Runs) -> None:
+    """Which instance would be handed to which command; nothing is written, nothing run."""
+    revision = filled.revision
+    text = filled.ok("roll", "identity", "--command", "ssh {host} restart {service} {port} ${X} {a,b}", "--dry-run")
+    assert "[1/2] web-1:8010 would be drained, then: ssh web-1 restart identity 8010 ${X} {a,b}" in text
+    steps = filled.json("roll", "identity", "--command", "true", "--dry-run")["steps"]
+    assert [step["instance"] for step in steps] == ["web-1:8010", "web-2:8010"]
+    assert (filled.revision, set(filled.map.world().leases)) == (revision, {"web-1", "web-2"})
+
+
+def test_a_service_that_the_command_starts_is_not_waited_for(realm: Realm) -> None:
+    """What stays in the background, and goes on writing, holds up nothing and is not ended."""
+    pid = realm.runs.folder / "pid"
+    command = f"{realm.command}; sleep 30 & echo $! > {pid}"
+    begun = time.monotonic()
+    realm.runs.ok("roll", "identity", "--command", command, "--one", realm.first.address)
+    assert time.monotonic() - begun < 10
+    os.kill(int(pid.read_text()), 15)
+
+
+def test_the_version_stays_out_of_the_command_line(filled: Runs) -> None:
+    """It is free text: the command gets it in its environment only."""
+    filled.hold("web-1", Instance("identity", "web-1", 8010, version="$(touch /tmp/no)"))
+    steps = filled.json("roll", "identity", "--command", "echo {version}", "--dry-run")["steps"]
+    assert steps[0]["command"] == "echo {version}"
