@@ -45,7 +45,9 @@ def _returns(status: int, body: str, condition: str, header: str = "") -> str:
 def _errors() -> Iterator[str]:
     for status, code, detail in NAMED:
         body = problem(status, code, detail, named=True)
-        yield f"http-error status {status} content-type application/problem+json lf-string '{body}'"
+        # What no instance took was executed by none, so its caller may send it again, whatever its method.
+        mark = " hdr Smart-Service unreached" if status == 503 else ""
+        yield f"http-error status {status} content-type application/problem+json lf-string '{body}'{mark}"
 
 
 def edge() -> list[str]:
@@ -133,7 +135,7 @@ def _caller(tokens: bool) -> Iterator[str]:
         yield f"http-request set-var(txn.caller) {digest},map_str(maps/tokens.map)"
         yield "acl trusted var(txn.caller) -m found"
         hint = "send the token of the calling service in Smart-Sidecar-Token."
-        challenge = "WWW-Authenticate Smart-Sidecar-Token"
+        challenge = "WWW-Authenticate Smart-Sidecar-Token hdr Smart-Service unauthorized"
         said = problem(401, "unauthorized", f"Calls to %s need a token that is known here: {hint}", named=True)
         yield _returns(401, said, "if !trusted named", challenge)
         said = problem(401, "unauthorized", f"Calls need a token that is known here: {hint}")
@@ -160,7 +162,7 @@ def _allowed() -> Iterator[str]:
     yield "acl guarded var(txn.service),map_str(maps/guarded.map) -m found"
     yield "acl listed var(txn.service),concat(/,txn.caller),map_str(maps/callers.map) -m found"
     said = problem(403, "forbidden", "The caller is not on the list of those that may call %s.", named=True)
-    yield _returns(403, said, "if guarded !listed")
+    yield _returns(403, said, "if guarded !listed", "Smart-Service refused")
 
 
 def _bucket(salt: str, keys: Sequence[str]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from smartclient.prepare import path_of
 from smartclient.retry import NEVER_SENT, REPEATABLE_STATUSES, Failure, Rules, read_retry_after
 from smartclient.routing import VIRTUAL_SUFFIX, from_virtual
 from smartclient.runtime import unknown
+from smartclient.sidecar import Way
 from smartclient.transport import Failed, Lease, exchange
 from smartrealm import headers as words
 from smartrealm.buckets import BUCKETS
@@ -238,6 +239,8 @@ class _Runner:
             self._allowed = limits[1] - self._begun
             self._attempts._head.write(self._request, self.number, limits[2] - self._begun)
             response = self._exchange(self.member, *limits)
+            if self._way is not None:
+                self._hear(response, self._way)
         except Failed as failed:
             self._lease.drop()
             self._ended("cancelled" if self._cancelled else failed.outcome, None, str(failed.cause))
@@ -249,11 +252,16 @@ class _Runner:
         told_not_to = response.status_code in REPEATABLE_STATUSES and _told_not_to(response)
         outcome = "status" if response.status_code in REPEATABLE_STATUSES else "ok"
         self._ended(outcome, response.status_code, "", told_not_to=told_not_to)
-        if self._way is not None:
-            self._way.sidecar.answered(self._way)
         if response.status_code in OF_THE_SIDECAR:
             self._refuse(response)
         return response
+
+    def _hear(self, response: requests.Response, way: Way) -> None:
+        """Note that the sidecar answers. Raises Failed when it says itself that no instance got the request."""
+        way.sidecar.answered(way)
+        if response.status_code == 503 and (word := response.headers.get(words.SERVICE)) in ("empty", "unreached"):
+            response.close()
+            raise Failed(word, OSError("said the sidecar"), sent=False)
 
     def _refuse(self, response: requests.Response) -> None:
         """Raise what it means when this is the word of a sidecar, and not the service's."""
@@ -349,7 +357,7 @@ class _Runner:
         mesh.observer.attempt(peer.name, attempt)
         unfair = outcome in ("timeout", "connect-timeout") and self._allowed < FAIR_SECONDS
         around = self._way is not None and is_refusal(outcome) and mesh.has_map  # says nothing about the service
-        if outcome in ("cancelled", "error", "name") or unfair or told_not_to or around:
+        if outcome in ("cancelled", "error", "name", "empty") or unfair or told_not_to or around:
             peer.breaker.cancel(self._permit)
             if outcome == "cancelled":
                 self._balancer.learn(member, False, seconds, now)
@@ -368,7 +376,7 @@ class _Runner:
 
 def is_refusal(outcome: str) -> bool:
     """Whether nobody took the connection, so that nothing was sent."""
-    return outcome in NEVER_SENT
+    return outcome in ("refused", "connect-timeout")
 
 
 def _done(peer: Peer, balancer: Balancer, member: Member) -> None:

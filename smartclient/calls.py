@@ -26,6 +26,7 @@ from smartclient.errors import (
     ConnectionFailed,
     ConnectTimedOut,
     DeadlineExceeded,
+    NoInstances,
 )
 from smartclient.peers import Peer, Route
 from smartclient.prepare import prepare
@@ -41,6 +42,7 @@ _ERRORS: dict[str, type[CallError]] = {
     "connect-timeout": ConnectTimedOut,
     "timeout": AttemptTimedOut,
     "body": BodyBroken,
+    "empty": NoInstances,
 }
 _TOLD = {
     "refused": "the connection was refused",
@@ -49,6 +51,8 @@ _TOLD = {
     "reset": "the connection ended before an answer",
     "timeout": "it did not answer in time",
     "body": "its answer broke off",
+    "empty": "the sidecar says that no instance of it takes calls now",
+    "unreached": "the sidecar could reach no instance of it",
 }
 
 

@@ -38,7 +38,8 @@ class Attempt:
     """Where it went, `host:port`."""
     outcome: str
     """`ok`, `status` (an answer that may be repeated: 429, 502, 503, 504), `refused`, `connect-timeout`, `name`, `reset`,
-    `timeout`, `body`, `tls`, `cancelled`."""
+    `timeout`, `body`, `tls`, `cancelled`. Through a sidecar also `empty` (no instance takes calls) and `unreached` (none took the
+    connection)."""
     seconds: float
     status: int | None = None
     reason: str = ""

@@ -13,7 +13,9 @@ IDEMPOTENT = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"])
 REPEATABLE_STATUSES = frozenset([429, 502, 503, 504])
 """Answers by which a service says that it did not do the work, or may do it another time."""
 
-NEVER_SENT = frozenset(["refused", "connect-timeout"])
+NEVER_SENT = frozenset(["refused", "connect-timeout", "empty", "unreached"])
+"""No instance has got the request. The last two are words of a sidecar."""
+
 NEVER_REPEATED = frozenset(["name", "tls", "cancelled"])
 
 FIRST_PAUSE_SECONDS = 0.025

@@ -367,6 +367,11 @@ def unknown(name: str, realm: str, world: World | None) -> UnknownService:
         return UnknownService(
             f"{name} is not registered in realm {realm}: the sidecar knows no such service.", service=name
         )
+    if world.knows(name):
+        return UnknownService(
+            f"{name} is in the map of realm {realm}, and the sidecar of this host does not know it yet: see `sidecar why {name}`.",
+            service=name,
+        )
     known = sorted({*world.services, *world.instances})
     if not known:
         return UnknownService(
