@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.listening import LONGEST_SOCKET_PATH
 from sidecar.settings import Settings
 from smartrealm.errors import ConfigurationError
 from smartrealm.names import LOCAL, Realm
 from smartrealm.places import sidecar_directory, state_directory
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:_-]{0,252}[A-Za-z0-9])?|::1?")
-_TOKEN_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_LONGEST_NAME = len("haproxy.sock")
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What may stand in HAProxy's file."""
+
+LONGEST_DIRECTORY = 107 - len("/haproxy.sock") - 10
+"""In bytes: the path of a unix socket has at most 107, and HAProxy first opens it under a name with ten more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +89,14 @@ def _switch(text: str) -> bool:
 
 def _names(text: str) -> tuple[str, ...]:
     found = tuple(filter(None, (one.strip() for one in text.split(","))))
-    if not all(_TOKEN_NAME.fullmatch(one) for one in found):
-        raise ValueError("write names, separated by commas")
+    if not all(_WORD.fullmatch(one) for one in found):
+        raise ValueError("write names of letters, digits and . _ -, separated by commas")
     return found
 
 
 def _printable(text: str) -> str:
-    if len(text) > 200 or not re.fullmatch(r"[A-Za-z0-9._:@+-]*", text):
-        raise ValueError("write letters, digits and . _ : @ + -")
+    if not _WORD.fullmatch(text):
+        raise ValueError("write 1 to 64 letters, digits and . _ -")
     return text
 
 
@@ -195,10 +198,10 @@ def _together(settings: Settings) -> list[str]:
         found.append("SIDECAR_LOOPBACK and SIDECAR_SOCKET are both off: then nobody can call anything.")
     if settings.loopback and settings.port == settings.admin_port:
         found.append(f"SIDECAR_PORT and SIDECAR_ADMIN_PORT are both {settings.port}: each needs a port of its own.")
-    longest = len(str(settings.directory).encode()) + 1 + _LONGEST_NAME
-    if longest > LONGEST_SOCKET_PATH:
+    excess = len(os.fsencode(settings.directory)) - LONGEST_DIRECTORY
+    if excess > 0:
         found.append(
-            f"SIDECAR_DIR is {settings.directory}: too long by {longest - LONGEST_SOCKET_PATH} bytes for the sockets in it "
-            f"(a path of at most {LONGEST_SOCKET_PATH}). Take a shorter one."
+            f"SIDECAR_DIR is {settings.directory}: too long by {excess} bytes for the unix sockets in it. Take one of at most "
+            f"{LONGEST_DIRECTORY}, such as /run/smartservice/REALM."
         )
     return found

@@ -1,0 +1,62 @@
+"""`sidecar run`: the agent, with every setting as an option."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sidecar.environment import VARIABLES, option_name
+from sidecar.settings import Settings
+from sidecar.terminal import Session, Tools
+
+
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    """An option for each setting that may be seen on a command line; text, since settings are checked together."""
+    for name, variable in reversed(list(VARIABLES.items())):
+        if variable.option:
+            metavar = "yes|no" if variable.read.__name__ == "_switch" else "VALUE"
+            help_ = f"{variable.help} [{variable.name}]"
+            function = click.option(f"--{option_name(name)}", name, metavar=metavar, help=help_)(function)
+    return function
+
+
+@click.command("run")
+@_options
+@click.option("--dir", "given_directory", metavar="VALUE", help="The same as --directory.")
+@click.option(
+    "--proxy",
+    type=click.Choice(["own", "external"]),
+    help="Whether the agent starts HAProxy itself, or somebody else does (systemd, a container). Else SIDECAR_PROXY, else own.",
+)
+@click.pass_context
+def run(context: click.Context, /, given_directory: str | None, proxy: str | None, **given: Any) -> None:
+    """Run the sidecar of this host until it is told to stop. HAProxy outlives it: calls pass while the agent is away.
+
+    Every option can come from the environment, by the name in brackets; the token of Atlas only from there (ATLAS_TOKEN).
+    """
+    tools = context.find_object(Tools) or Tools()
+    root = context.find_root().params
+    given["directory"] = given["directory"] or given_directory or root.get("directory")
+    given["realm"] = given["realm"] or root.get("realm")
+    session = Session(tools, directory=given.pop("directory"), realm=given.pop("realm"), as_json=False, dry_run=False)
+    settings = session.settings(**given)
+    how = proxy or tools.environ.get("SIDECAR_PROXY") or "own"
+    if how not in ("own", "external"):
+        raise click.UsageError(f"SIDECAR_PROXY is {how!r}: write own or external")
+    # Imported here: only this command needs the agent.
+    agent = importlib.import_module("sidecar.agent")
+    agent.run(settings, external=how == "external", started=lambda: click.echo(welcome(settings)))
+
+
+def welcome(settings: Settings) -> str:
+    """Where it listens and what to try; said once it does."""
+    calls = settings.run_url if settings.loopback else f"unix:{settings.calls_socket}"
+    how = f"{settings.run_url}/" if settings.loopback else f"--unix-socket {settings.calls_socket} http://localhost/"
+    page = f"; page: http://127.0.0.1:{settings.admin_port}/" if settings.admin_port else ""
+    return (
+        f"The sidecar of realm {settings.realm} takes calls at {calls}{page}. "
+        f"Try: sidecar status, or curl -H 'Smart-Service: NAME' {how}"
+    )
