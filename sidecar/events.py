@@ -69,8 +69,9 @@ class Events:
     `tell` is called in that thread for each event; what it raises is logged and ends nothing.
     """
 
-    def __init__(self, path: Path, tell: Callable[[Event], object]) -> None:
+    def __init__(self, path: Path, tell: Callable[[Event], object], *, look_seconds: float = _LOOK_SECONDS) -> None:
         self.path = path
+        self._look_seconds = look_seconds
         self._tell = tell
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -88,7 +89,7 @@ class Events:
         self._stopped.set()
         if self._thread is not None:
             self._wake()
-            self._thread.join(2 * _LOOK_SECONDS + 1)
+            self._thread.join(self._look_seconds + 1)
             self._thread = None
 
     def _run(self) -> None:
@@ -129,7 +130,7 @@ class Events:
             ) from error
         with suppress(OSError):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        listening.settimeout(_LOOK_SECONDS)
+        listening.settimeout(self._look_seconds)
         return listening
 
     def _look_after_path(self) -> None:

@@ -65,6 +65,7 @@ PROGRAMS = {
         ),
         Program("etcd", "etcd-server", ("opt/homebrew/bin",), units=("etcd.service",)),
         Program("dynalite", npm_package="dynalite@3.2.2"),
+        Program("haproxy", "haproxy", ("usr/sbin",), units=("haproxy.service",)),
         Program("chromium", "chromium"),
         Program("consul", optional=True),
     )
