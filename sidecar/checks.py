@@ -94,18 +94,22 @@ class Check:
             code = self._socket.connect_ex((self.host, self.port))
         except OSError as error:  # no more descriptors, no IPv6, an address that is none
             return self._ended(False, f"cannot be asked: {error.strerror or error}")
-        return None if code == 0 or code in _UNDER_WAY else self._failed(code)
+        if code != 0 and code not in _UNDER_WAY:
+            return self._failed(code)
+        # On this host the connection stands already: the request goes out without waiting for the selector.
+        return self._attempt(self._write) if self.path else None
 
     def advance(self) -> Answer | None:
         """Go on after the descriptor became ready."""
         if self._socket is None:
             return None
-        if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if self.writes and (code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             return self._failed(code)
+        return self._attempt(self._write if self.writes else self._read)
+
+    def _attempt(self, step: Callable[[], Answer | None]) -> Answer | None:
         try:
-            if self.writes:
-                return self._write()
-            return self._read()
+            return step()
         except BlockingIOError:
             return None
         except OSError as error:
@@ -177,14 +181,11 @@ def probe(host: str, port: int, path: str = "", timeout: float = 1.0) -> Answer:
     check = Check(host, port, path, timeout)
     answer = check.start()
     poll = select.poll()
-    if answer is None:
-        poll.register(check.fileno(), select.POLLOUT)
     while answer is None:
         left = check.deadline - time.monotonic()
         if left <= 0:
             return check.expire()
-        wanted = select.POLLOUT if check.writes else select.POLLIN
-        poll.modify(check.fileno(), wanted)
+        poll.register(check.fileno(), select.POLLOUT if check.writes else select.POLLIN)
         if poll.poll(left * 1000):
             answer = check.advance()
     return answer

@@ -2,7 +2,7 @@
 
     announce/*.json --Folder--> Announced --checks--> Readiness --> instances() for the lease, standing() for the operator
 
-One thread does it all: it looks into the folder every tenth of a second, and asks each instance once in `check_seconds` through a
+One thread does it all: it looks into the folder several times a second, and asks each instance once in `check_seconds` through a
 selector, so that one that hangs holds up no other.
 """
 
@@ -28,8 +28,8 @@ from sidecar.checks import Answer, Check
 from sidecar.readiness import Condition, Readiness
 from sidecar.settings import Settings
 
-POLL_SECONDS = 0.1
-"""Between two looks into the folder: within twice that an instance that drains is out."""
+POLL_SECONDS = 0.15
+"""Between two looks into the folder, and the grain of the checks: waking up is what costs most."""
 
 LEAVING_SECONDS = 2.0
 """So long an instance that was withdrawn without having drained is in the map as draining: the others let go of it, and their
@@ -197,6 +197,7 @@ class Local:
             if (wanted := self._folder.look()) is not None:
                 self._arrange(wanted)
             self._pass()
+        now = self._clock()
         for one in self._known.values():
             if one.check is None and now >= one.due:
                 self._ask(one, now)
@@ -285,7 +286,7 @@ class Local:
             return
         one.check = check
         self._watched[check.fileno()] = one
-        self._selector().register(check.fileno(), select.POLLOUT)
+        self._selector().register(check.fileno(), select.POLLOUT if check.writes else select.POLLIN)
 
     def _interval(self, one: _Known) -> float:
         """Until the next check: a bit more or less than usual, so that those of many instances spread."""
@@ -295,8 +296,8 @@ class Local:
     def _take(self, longest: float) -> None:
         """Wait for what comes next, at most `longest`, and take it."""
         now = self._clock()
-        soonest = [one.due if one.check is None else one.check.deadline for one in self._known.values()]
-        left = max(0.0, min(longest, self._next_poll - now, *(moment - now for moment in soonest)))
+        deadlines = [one.check.deadline for one in self._known.values() if one.check is not None]
+        left = max(0.0, min([longest, *(moment - now for moment in (self._next_poll, *deadlines))]))
         for descriptor, _ in self._selector().poll(left * 1000):
             one = self._watched.get(descriptor)
             if one is None:
