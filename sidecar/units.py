@@ -27,7 +27,6 @@ class Place:
     directory: Path = Path("/run/smartservice/local")
     state: Path = Path("/var/lib/smartservice")
     settings_file: Path = Path("/etc/smartservice/sidecar.env")
-    haproxy: str = "haproxy"
     version: str = ""
     """Of the toolkit, for the image; empty: the newest."""
     stop_seconds: int = 15
