@@ -68,6 +68,7 @@ class Plan:
             "db": "db" in self.components,
             "redis": "redis" in self.components,
             "vendored": not self.origin.is_pinned,
+            "toolkit": self.origin.version.partition("+")[0],
             "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
             "template_version": str(repository.TEMPLATE_VERSION),
         }

@@ -147,22 +147,24 @@ def test_there_is_no_secret_and_no_host_of_an_index(rendered: tuple[Plan, Path])
 
 def test_the_times_of_a_stop_fit_together(rendered: tuple[Plan, Path]) -> None:
     """Kubernetes and systemd wait longer than drain and graceful stop take with the framework's defaults."""
+    from sidecar.commands.up import AGENT_SECONDS, PROXY_SECONDS
     from smartservice import defaults
     from smartservice.gunicorn import CLOSE_SECONDS, drain_seconds
 
     _, folder = rendered
     needed = drain_seconds(vars(defaults)) + defaults.GRACEFUL_SECONDS + CLOSE_SECONDS
+    sidecar = AGENT_SECONDS + PROXY_SECONDS  # stopped when the service has ended, within the same time
     kubernetes = (folder / "deploy" / "service.yaml").read_text()
     systemd = (folder / "deploy" / "team-identity.service").read_text()
     compose = (folder / "compose.yaml").read_text()
-    for text, pattern in (
-        (kubernetes, r"terminationGracePeriodSeconds: (\d+)"),
-        (systemd, r"TimeoutStopSec=(\d+)"),
-        (compose, r"stop_grace_period: (\d+)s"),
+    for text, pattern, seconds in (
+        (kubernetes, r"terminationGracePeriodSeconds: (\d+)", needed + sidecar),
+        (systemd, r"TimeoutStopSec=(\d+)", needed),
+        (compose, r"stop_grace_period: (\d+)s", needed),
     ):
         found = re.search(pattern, text)
         assert found is not None
-        assert int(found[1]) > needed
+        assert int(found[1]) > seconds
     readiness = kubernetes.partition("readinessProbe:")[2].partition("resources:")[0]
     assert f"periodSeconds: {defaults.PROBE_INTERVAL:g}\n" in readiness
     assert f"failureThreshold: {defaults.PROBE_FALL}\n" in readiness
@@ -201,7 +203,8 @@ def test_the_manifests_are_what_they_should_be(rendered: tuple[Plan, Path]) -> N
         (container,) = pod["containers"]
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
+        sidecar = ["/run/smartservice"] if kind == "Deployment" else []
+        assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp", *sidecar]
         assert container["resources"]["limits"]["memory"]
         (source,) = container["envFrom"]
         assert source["secretRef"].get("optional", False) is not bool(job)
