@@ -1,0 +1,455 @@
+"""Bringing HAProxy to a plan and keeping it there: differences become commands, each answer is checked, the file follows.
+
+It never makes things worse: what HAProxy refuses is set aside with its reason, and the rest goes on; while HAProxy loads a new
+file nothing is said to it, and afterwards it is asked what it knows.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from sidecar.diff import DONE, Command, commands
+from sidecar.ejection import Ejections
+from sidecar.events import Event
+from sidecar.facts import Refusal
+from sidecar.fields import check_route
+from sidecar.layout import Layout, adopt_layout, fresh_layout, lay_out
+from sidecar.model import Plan, Route, State
+from sidecar.proxy import Proxy
+from sidecar.render import Files, render
+from sidecar.runtime import Condition, Reading, Runtime
+from sidecar.servers import address_of
+from sidecar.settings import Settings
+from smartrealm.errors import ConfigurationError, SmartError, Unavailable, ValidationFailed
+
+MAPS = Path("maps")
+"""Where the maps lie, as HAProxy names them."""
+
+FILE_SECONDS = 0.5
+"""How long after a change the file is written, so that many changes are one write."""
+
+LEAVING_SECONDS = 0.1
+"""How often it is looked whether the calls to servers that take no new ones are over."""
+
+ALIVE_SECONDS = 0.25
+"""How often it is looked whether HAProxy runs."""
+
+MOST_REFUSALS = 20
+
+_log = logging.getLogger("sidecar")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened since the start."""
+
+    changes: int = 0
+    reloads: int = 0
+    failed_reloads: int = 0
+    starts: int = 0
+    drift: int = 0
+    """Differences that a comparison found. Those after a start or a reload are expected, and do not count."""
+    refusals: int = 0
+    ejections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """One that is wished for, or was done."""
+
+    why: str
+    at: float
+    """Time of day."""
+
+
+class Steering:
+    """HAProxy of this host under one plan after the other. Used by one thread; what it shows may be read from others."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        proxy: Proxy,
+        runtime: Runtime,
+        *,
+        tokens: Callable[[], Mapping[str, str]] = dict,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.proxy = proxy
+        self.runtime = runtime
+        self.counts = Counts()
+        self.ejections = Ejections()
+        self.events: SimpleQueue[Event] = SimpleQueue()
+        self.applied: Plan | None = None
+        """The last plan that HAProxy has taken up completely."""
+        self.applied_at: float | None = None
+        self.known: State | None = None
+        """What HAProxy knows; None while nobody can tell."""
+        self.wanted = State()
+        self.wish: Reload | None = None
+        self.last_reload: Reload | None = None
+        self.failure: str | None = None
+        """Why HAProxy does not run, or cannot be spoken to."""
+        self.refusals: tuple[Refusal, ...] = ()
+        self.barred: Mapping[str, str] = {}
+        """Services that HAProxy will not have, each with the reason."""
+        self.conditions: Mapping[str, Mapping[str, Condition]] = {}
+        self.sessions: Mapping[tuple[str, str], int] = {}
+        """Calls under way to servers that take no new ones, by backend and server."""
+        self.drift_at: float | None = None
+        self.version = ""
+        self.dynamic = False
+        self.pid = 0
+        self.away_since: float | None = None
+        self._tokens = tokens
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self.layout: Layout | None = None
+        self._tried: Plan | None = None
+        self._leaving: Mapping[str, tuple[str, ...]] = {}
+        self._draining: tuple[tuple[str, str], ...] = ()
+        self._alive_at = self._compare_at = self._count_at = -1.0
+        self._file_at: float | None = None
+        self._file_seconds = FILE_SECONDS
+
+    def begin(self) -> None:
+        """Start HAProxy at once from the file that an earlier process has left, if there is one; else the first plan does it."""
+        if self.settings.proxy_config.exists():
+            try:
+                if self.proxy.start():
+                    self.counts.starts += 1
+            except SmartError as error:
+                _log.warning("HAProxy could not be started from the file that is there: %s", error)
+
+    def turn(self, plan: Plan | None) -> float:
+        """Do what is due for this plan; gives the seconds until something is due again."""
+        if plan is None:
+            return 1.0
+        try:
+            self._see_to_the_process(plan)
+            self._take_events()
+            if plan is not self._tried:
+                self._steer(plan)
+            if self.wish is not None and self.proxy.reload_due_in() <= 0:
+                self._reload(plan)
+            if self._clock() >= self._compare_at:
+                self._compare()
+            self._lift_ejections()
+            if self._clock() >= self._count_at:
+                self._follow_the_leaving()
+            self._write_when_due()
+        except Unavailable as error:
+            self._lost(error)
+            return ALIVE_SECONDS
+        except SmartError as error:
+            # Nothing that one service or one file says may end the loop; what was before goes on.
+            _log.error("HAProxy could not be brought up to date: %s", error)
+            self.failure = str(error)
+            return 1.0
+        self.failure = None
+        return self._until_next()
+
+    def ask_reload(self, why: str) -> None:
+        """Load HAProxy anew as soon as it may be."""
+        if self.wish is None:
+            self.wish = Reload(why, self._wall_clock())
+            _log.info("HAProxy is to be reloaded: %s", why)
+
+    @property
+    def pending(self) -> str:
+        """Why changes wait; empty when none do."""
+        if self.known is None:
+            return self.failure or "HAProxy is being started"
+        return self.wish.why if self.wish is not None else ""
+
+    def busy(self, plan: Plan) -> Mapping[str, int]:
+        """Calls under way to instances that take no new ones, by `service/host:port`."""
+        owners = {} if self.layout is None else {name: key.partition(":")[0] for key, name in self.layout.names.items()}
+        found: dict[str, int] = {}
+        for (backend, server), count in self.sessions.items():
+            if count:
+                key = f"{owners.get(backend, backend)}/{address_of(server)}"
+                found[key] = found.get(key, 0) + count
+        return found
+
+    # -- the process ---------------------------------------------------------------------------------------------------
+
+    def _see_to_the_process(self, plan: Plan) -> None:
+        now = self._clock()
+        if self.known is not None and now < self._alive_at:
+            return
+        self._alive_at = now + ALIVE_SECONDS
+        if self.proxy.is_running():
+            if self.known is None:
+                self._adopt(plan)
+            return
+        self.known = None
+        self.away_since = self.away_since or self._wall_clock()
+        if not self.proxy.external or not self.settings.proxy_config.exists():
+            self._write_anew(plan)
+        if self.proxy.start():
+            self.counts.starts += 1
+            _log.info("HAProxy was started")
+        self._adopt(plan)
+
+    def _adopt(self, plan: Plan) -> None:
+        """Learn what a running HAProxy knows, whoever started it."""
+        reading = self._read()
+        self.layout = adopt_layout(reading.state)
+        self._tried, self.away_since = None, None
+        self.version = self.proxy.version()
+        self.dynamic = self.proxy.dynamic_backends
+        if not self._has_our_template():
+            self.ask_reload("its file was made with other settings, or by another version")
+        self._compare_at = self._clock() + self.settings.compare_seconds
+
+    def _has_our_template(self) -> bool:
+        """Whether the file on disk would be the same, but for its backends."""
+        try:
+            text = self.settings.proxy_config.read_text()
+        except OSError:
+            return False
+        ours = render(State(), Layout(), self.settings, descriptors=descriptors())
+        return _head(text) == _head(ours.config)
+
+    def _lost(self, error: Exception) -> None:
+        if self.known is not None or self.failure is None:
+            _log.warning("HAProxy cannot be told anything now: %s", error)
+        self.known, self.failure, self._alive_at = None, str(error), -1.0
+
+    def _read(self) -> Reading:
+        reading = self.runtime.read(MAPS)
+        self.known, self.conditions, self.pid = reading.state, reading.conditions, reading.pid
+        self._leaving = {backend: tuple(servers) for backend, servers in reading.leaving.items()}
+        self.ejections.compare(reading.conditions, self._clock())
+        return reading
+
+    # -- the plan ------------------------------------------------------------------------------------------------------
+
+    def _routes(self, plan: Plan) -> Mapping[str, Route]:
+        """What of the plan may be written. A planner gives nothing else; this is the second lock of that door."""
+        before = {} if self.layout is None else self.layout.done.routes
+        barred = dict(self.barred)
+        for name, route in plan.routes.items():
+            if before.get(name) is not route:
+                try:
+                    check_route(route)
+                    barred.pop(name, None)
+                except ValidationFailed as error:
+                    barred[name] = str(error)
+        self.barred = {name: why for name, why in barred.items() if name in plan.routes}
+        return {name: route for name, route in plan.routes.items() if name not in barred} if barred else plan.routes
+
+    def _lay_out(self, plan: Plan, layout: Layout) -> tuple[Layout, State, bool]:
+        return lay_out(
+            self._routes(plan), layout, tokens=self._tokens(), dynamic=self.dynamic, busy=tuple(self._leaving)
+        )
+
+    def _steer(self, plan: Plan) -> None:
+        assert self.known is not None
+        assert self.layout is not None
+        self.layout, self.wanted, short = self._lay_out(plan, self.layout)
+        self._tell()
+        self._tried = plan
+        if short:
+            self.ask_reload("no spare backend is left for a service that is new")
+        self._note_leaving()
+        self._follow_the_leaving()
+        self.applied, self.applied_at = plan, self._wall_clock()
+
+    def _tell(self) -> int:
+        """Say to HAProxy what differs; gives how many commands that took."""
+        assert self.known is not None
+        todo = commands(self.known, self.wanted, leaving=self._leaving, dynamic=self.dynamic)
+        if not todo:
+            self.known = self.wanted
+            return 0
+        before = self.known
+        refused = self.runtime.run(todo)
+        self.counts.changes += len(todo)
+        self.known = self.wanted
+        self._leaving = _leaving(before, self.wanted, self._leaving)
+        self._file_at = self._file_at or self._clock() + self._file_seconds
+        if refused:
+            now = self._wall_clock()
+            for one in refused:
+                _log.error("%s", one)
+            self.counts.refusals += len(refused)
+            told = tuple(Refusal(f"{one.about}: {one.command}", one.says, now) for one in refused)
+            self.refusals = (*self.refusals, *told)[-MOST_REFUSALS:]
+            self._read()
+        return len(todo)
+
+    def _compare(self) -> None:
+        """Look whether HAProxy knows what it should, and set right what it does not."""
+        self._compare_at = self._clock() + self.settings.compare_seconds
+        self._read()
+        differs = self._tell()
+        if differs:
+            self.counts.drift += differs
+            self.drift_at = self._wall_clock()
+            _log.warning("HAProxy knew something else than it should: %d commands set it right", differs)
+        self._note_leaving()
+
+    # -- servers that take no new calls --------------------------------------------------------------------------------
+
+    def _note_leaving(self) -> None:
+        if self.known is None:
+            return
+        draining = [
+            (backend, server.name)
+            for backend, servers in self.known.backends.items()
+            for server in servers.values()
+            if server.draining
+        ]
+        self._draining = tuple(draining)
+        self._count_at = self._clock()
+
+    def _follow_the_leaving(self) -> None:
+        """Count the calls that are still under way, and delete the servers that have none."""
+        leaving = [(backend, server) for backend, servers in self._leaving.items() for server in servers]
+        watched = [*leaving, *self._draining]
+        self.sessions = self.proxy.sessions(watched) if watched else {}
+        if self._leaving:
+            self._leaving = {name: tuple(left) for name, left in self.runtime.delete(self._leaving).items() if left}
+        under_way = any(self.sessions.values()) or self._leaving
+        self._count_at = self._clock() + (LEAVING_SECONDS if under_way else self.settings.compare_seconds)
+
+    # -- ejections -----------------------------------------------------------------------------------------------------
+
+    def _take_events(self) -> None:
+        while True:
+            try:
+                event = self.events.get_nowait()
+            except Empty:
+                return
+            self._note(event)
+
+    def _note(self, event: Event) -> None:
+        now = self._clock()
+        self.ejections.take(event, now)
+        servers = dict(self.conditions.get(event.backend, {}))
+        servers[event.server] = "up" if event.up else "maint" if event.cause == "command" else "down"
+        self.conditions = {**self.conditions, event.backend: servers}
+        if not event.up and event.cause != "command":
+            self.counts.ejections += 1
+            _log.warning("HAProxy ejects %s/%s: %s", event.backend, event.server, event.reason or event.cause)
+
+    def _lift_ejections(self) -> None:
+        """Set those up again whose time has come."""
+        due = self.ejections.due(self._clock(), self.wanted.backends)
+        if due:
+            self.runtime.run(
+                Command(f"set server {backend}/{server} health up", DONE, backend) for backend, server in due
+            )
+
+    # -- the file ------------------------------------------------------------------------------------------------------
+
+    def _write_when_due(self) -> None:
+        if self._file_at is None or self._clock() < self._file_at or self.layout is None:
+            return
+        began = self._clock()
+        try:
+            self.proxy.write(self._render(self.wanted, self.layout))
+        except Unavailable as error:
+            self._file_at = self._clock() + 5.0
+            _log.error("HAProxy's file could not be written, trying again: %s", error)
+            return
+        # A thousand services take a while to write: at most a twentieth of the time goes into it.
+        self._file_seconds = max(FILE_SECONDS, 20 * (self._clock() - began))
+        self._file_at = None
+
+    def _render(self, state: State, layout: Layout) -> Files:
+        return render(state, layout, self.settings, descriptors=descriptors())
+
+    def _anew(self, plan: Plan) -> tuple[Layout, State, Files]:
+        """Every service in a backend of its own name, without those that HAProxy will not have."""
+        for _ in range(5):
+            layout = fresh_layout(self._routes(plan), self.settings.spare_backends, dynamic=self.dynamic)
+            layout, state, _ = self._lay_out(plan, layout)
+            files = self._render(state, layout)
+            found = self.proxy.check(files)
+            owners = {name: key.partition(":")[0] for key, name in layout.names.items()}
+            barred = {owners[one.backend]: one.says for one in found if one.backend in owners}
+            if not barred:
+                if found:
+                    raise ConfigurationError(
+                        "HAProxy refuses the file that was made for it:", [str(one) for one in found]
+                    )
+                break
+            for name, why in barred.items():
+                _log.error("%s is set aside, HAProxy will not have it: %s", name, why)
+            self.barred = {**self.barred, **barred}
+        return layout, state, files
+
+    def _write_anew(self, plan: Plan) -> None:
+        _, _, files = self._anew(plan)
+        self.proxy.write(files)
+        self._file_at = None
+
+    def _reload(self, plan: Plan) -> None:
+        assert self.wish is not None
+        assert self.layout is not None
+        wish, self.wish = self.wish, None
+        layout, state, files = self._anew(plan)
+        self.proxy.write(files)
+        try:
+            self.proxy.reload(force=True)
+        except SmartError as error:
+            self.counts.failed_reloads += 1
+            _log.error("HAProxy could not be reloaded and goes on as before: %s", error)
+            self.proxy.write(self._render(self.wanted, self.layout))
+            self._read()
+            return
+        self.counts.reloads += 1
+        self.last_reload = replace(wish, at=self._wall_clock())
+        _log.info("HAProxy was reloaded: %s", wish.why)
+        self.layout, self.wanted = layout, state
+        self.version, self.dynamic = self.proxy.version(), self.proxy.dynamic_backends
+        self._read()
+        self._tell()
+        self._note_leaving()
+
+    def _until_next(self) -> float:
+        moments = [self._alive_at, self._compare_at, self._count_at]
+        if self._file_at is not None:
+            moments.append(self._file_at)
+        lift_at = self.ejections.next_at(self.wanted.backends)
+        if lift_at is not None:
+            moments.append(lift_at)
+        if self.wish is not None:
+            moments.append(self._clock() + self.proxy.reload_due_in())
+        return max(0.0, min(moments) - self._clock())
+
+
+def descriptors() -> int:
+    """How many files HAProxy may open, which has our limits; 0 where there is none."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if hard == resource.RLIM_INFINITY else min(hard, 1 << 20)
+
+
+def _head(text: str) -> list[str]:
+    """What stands before the backends, without what depends on their number."""
+    lines = text.partition("\nbackend ")[0].strip().splitlines()
+    return [line for line in lines if not line.strip().startswith("maxconn")]
+
+
+def _leaving(before: State, after: State, known: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+    """Who is in maintenance once HAProxy has been brought from one State to the other."""
+    found = {name: set(servers) for name, servers in known.items()}
+    for name, servers in before.backends.items():
+        wanted = after.backends.get(name, {})
+        if servers is not wanted:
+            found.setdefault(name, set()).update(server for server in servers if server not in wanted)
+    return {
+        name: left
+        for name, servers in found.items()
+        if (left := tuple(sorted(server for server in servers if server not in after.backends.get(name, {}))))
+    }
