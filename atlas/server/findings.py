@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from atlas.model import EVERY_SERVICE
+from atlas.model import EVERY_SERVICE, Report
 from atlas.server import standing
+from atlas.server.sidecars import lagging, shares_json
 from atlas.server.terminal import Session
 from atlas.server.wording import count, plain, span
 from atlas.world import World
@@ -20,6 +21,7 @@ _SLOW_SECONDS = 0.5
 _CLOCK_SECONDS = 5.0
 _FORGOTTEN_SECONDS = 7 * 86400.0
 _SOON_SECONDS = 14 * 86400.0
+_FOLLOW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Facts:
     has_token: bool = False
     place: str = ""
     """The URL without what is secret in it."""
+    reports: Mapping[str, Report] = field(default_factory=dict)
+    """What the sidecars said, a moment after the map was read."""
 
 
 def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> list[Finding]:
@@ -53,7 +57,22 @@ def examine(session: Session, timer: Callable[[], float] = time.monotonic) -> li
     except SmartError as error:
         return [Finding("wrong", "reach", plain(error.message), "Check --atlas, ATLAS_URL and the settings.")]
     has_token = bool(session.environ.get("ATLAS_TOKEN"))
-    return findings(Facts(session.realm, url, session.clock(), world, status, seconds, has_token, session.place))
+    reports = _settled_reports(session, world, timer)
+    return findings(
+        Facts(session.realm, url, session.clock(), world, status, seconds, has_token, session.place, reports)
+    )
+
+
+def _settled_reports(session: Session, world: World, timer: Callable[[], float]) -> Mapping[str, Report]:
+    """What the sidecars say; one that is behind has a moment to follow the newest change."""
+    begun, reports = timer(), session.reports
+    while lagging(reports, world.position) and timer() - begun < _FOLLOW_SECONDS:
+        session.sleep(0.1)
+        try:
+            reports = session.directory.reports()
+        except Unavailable:
+            break
+    return reports
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -163,6 +182,52 @@ def _services(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _sidecars(facts: Facts) -> Iterator[Finding]:
+    reports, position = facts.reports, facts.world.position
+    late = lagging(reports, position)
+    for report in late:
+        other = report.epoch not in ("", position.epoch)
+        told = "goes by another map" if other else f"is at revision {report.revision} of {position.revision}"
+        yield Finding(
+            "wrong",
+            "sidecars",
+            f"{plain(report.host)} {told}, heard {span(facts.now - report.at)} ago: its callers are sent by old news",
+            "On that host: sidecar status; is HAProxy there, does it reach Atlas?",
+        )
+    for _, report in sorted(reports.items()):
+        if report.holding:
+            yield Finding(
+                "risky",
+                "sidecars",
+                f"{plain(report.host)} calls {count(report.holding, 'instance')} that vanished from the map all at once",
+                "Bring them back; when they are gone for good: atlas accept-loss SERVICE --why TEXT",
+            )
+    if reports and not late:
+        yield Finding("good", "sidecars", f"{count(len(reports), 'sidecar')}, all at revision {position.revision}")
+
+
+def _splits(facts: Facts) -> Iterator[Finding]:
+    world = facts.world
+    for name, service in sorted(world.services.items()):
+        for side in shares_json(world, service, facts.now):
+            if not side["taking_calls"] and world.instances.get(name):
+                which = plain(side["version"] or "the versions that are not named")
+                yield Finding(
+                    "risky",
+                    "splits",
+                    f"{name} sends {side['percent']:g}% of its callers to {which}, and no instance of it takes calls",
+                    f"They go to the others. atlas split {name}; atlas split {name} --end",
+                )
+        absent = [caller for caller in service.callers.split(",") if caller and not world.knows(caller)]
+        if absent:
+            yield Finding(
+                "risky",
+                "callers",
+                f"{name} may be called by {', '.join(absent)}, which is not in the map",
+                f"A wrong name? atlas callers {name}",
+            )
+
+
 def _rulings(facts: Facts) -> Iterator[Finding]:
     for key, ruling in sorted(facts.world.rulings.items()):
         old = ruling.at and facts.now - ruling.at > _FORGOTTEN_SECONDS
@@ -239,6 +304,8 @@ _LOOKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _store,
     _leases,
     _services,
+    _sidecars,
+    _splits,
     _rulings,
     _tokens,
     _open,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,26 @@ def test_a_change_appears_without_a_reload(browser: Browser, server: AtlasServer
     assert "disabled by bert" in text
     assert browser.evaluate("window.loadedOnce")
     assert browser.evaluate("document.getElementById('number-disabled').innerText") == "1"
+
+
+def test_sidecars_and_splits_are_shown(browser: Browser, server: AtlasServer) -> None:
+    """How far each sidecar is, what it holds, the calls under way to what leaves, and who reaches which version."""
+    service = server.map.world().services["identity"]
+    server.map.put_service(replace(service, split="1.4=5%", callers="teams"), by=ANNA)
+    revision = server.map.rule(Ruling("identity", "web-1", 8010, "draining"), by=ANNA)
+    told = {"revision": revision, "sessions": {"identity/web-1:8010": 4}}
+    server.map.hold(Lease("sidecar@web-1", "i", 600.0, report=told))
+    server.map.hold(Lease("sidecar@web-2", "i", 600.0, report={"revision": 1, "holding": 2}))
+    look(browser, server)
+    browser.wait_for("document.getElementById('sidecars-summary').textContent === '2, 1 behind'")
+    trouble = browser.evaluate("document.getElementById('trouble-list').innerText")
+    assert "The sidecar of web-2 goes by revision 1." in trouble
+    assert "The sidecar of web-2 calls 2 instances that vanished all at once." in trouble
+    assert "identity is split: 1.4=5% of its callers." in trouble
+    assert "4 calls under way" in (inside := expand(browser, "identity"))
+    assert "called by teams only" in inside
+    browser.evaluate("document.getElementById('sidecars-row').open = true")
+    assert "behind" in browser.wait_for("document.getElementById('sidecar-list').innerText")
 
 
 def test_instances_come_and_go(browser: Browser, server: AtlasServer) -> None:

@@ -6,6 +6,7 @@ const TABLES = { service: "services", override: "overrides", ruling: "rulings", 
 
 let world = emptyWorld();
 let status = {};
+let reports = {};
 
 function emptyWorld() {
   return { services: new Map(), overrides: new Map(), rulings: new Map(), leases: new Map(), instances: new Map() };
@@ -76,4 +77,37 @@ function tally(found) {
 
 function overdue() {
   return new Map((status.leases || []).filter((lease) => lease.overdue).map((lease) => [lease.id, lease]));
+}
+
+const PATIENCE = 1500; // Milliseconds that a sidecar may take to follow before it is called behind.
+const behindSince = new Map();
+
+/** Keep what the sidecars say; gives whether one of them has yet to follow. */
+function takeReports(told, at) {
+  reports = told;
+  for (const lease of behindSince.keys()) if (!reports[lease]) behindSince.delete(lease);
+  for (const [lease, report] of Object.entries(reports)) {
+    if (hasApplied(report, at)) behindSince.delete(lease);
+    else if (!behindSince.has(lease)) behindSince.set(lease, Date.now());
+  }
+  return [...behindSince.values()].some((since) => Date.now() - since < PATIENCE);
+}
+
+/** Whether a sidecar goes by the map at this position (`epoch.revision.presence`). */
+function hasApplied(report, at) {
+  const [epoch, revision] = at.split(".");
+  return (!report.epoch || report.epoch === epoch) && (report.revision || 0) >= Number(revision);
+}
+
+/** The last report of each sidecar, with whether it is behind. */
+function sidecars() {
+  return Object.entries(reports).map(([lease, report]) => {
+    const behind = behindSince.has(lease) && Date.now() - behindSince.get(lease) >= PATIENCE;
+    return { lease, report, behind };
+  }).sort((a, b) => a.lease.localeCompare(b.lease, "en", { numeric: true }));
+}
+
+/** Calls under way to an instance, through all sidecars. */
+function underWay(key) {
+  return Object.values(reports).reduce((sum, report) => sum + ((report.sessions || {})[key] || 0), 0);
 }

@@ -96,6 +96,7 @@ function fill(row) {
       service.port ? `port ${service.port}` : "", service.repository || "", service.owner ? `owner ${service.owner}` : "",
       `calls: ${service.timeout_seconds || 10} s, retries ${service.retry_class || "idempotent"}`,
       service.version_policy && service.version_policy !== "any" ? `versions ${service.version_policy}` : "",
+      service.split ? `split ${service.split}` : "", service.callers ? `called by ${service.callers.split(",").join(", ")} only` : "",
     ];
     parts.push(make("p", { class: "quiet" }, facts.filter(Boolean).join(" \u00b7 ")));
   } else {
@@ -117,6 +118,8 @@ function fill(row) {
 
 function instanceCells({ address, instance, ruling, state, weight }, late) {
   const notes = make("span", {}, ...(ruling ? rulingParts(ruling) : instance.draining ? ["about to stop"] : []));
+  const calls = underWay(`${instance.service}/${address}`);
+  if (calls) notes.append(`${notes.childNodes.length ? "; " : ""}${plural(calls, "call")} under way`);
   const lease = late.get(instance.lease);
   if (lease) notes.append(make("span", { class: "late" }, `${notes.childNodes.length ? "; " : ""}its lease is overdue`));
   return [
@@ -171,6 +174,13 @@ function renderTrouble() {
     const links = absent.slice(0, 8).flatMap((row, index) => [index ? ", " : " ", linkTo(row.name)]);
     told.push(["note", ["No instance runs of", ...links, absent.length > 8 ? ` and ${absent.length - 8} more.` : "."]]);
   }
+  for (const { report, behind } of sidecars()) {
+    if (behind) told.push(["wrong", [`The sidecar of ${report.host} goes by revision ${report.revision || 0}.`]]);
+    if (report.holding) told.push(["note", [`The sidecar of ${report.host} calls ${plural(report.holding, "instance")} that vanished all at once.`]]);
+  }
+  for (const [name, service] of [...world.services].sort()) {
+    if (service.split) told.push(["note", [linkTo(name), ` is split: ${service.split} of its callers.`]]);
+  }
   for (const [key, ruling] of [...world.rulings].sort()) {
     if (inForce(ruling) && ruling.state && ruling.state !== "enabled") {
       told.push(["note", [linkTo(splitKey(key)[0]), " ", make("span", { class: "address" }, splitKey(key)[1]), " ", ...rulingParts(ruling)]]);
@@ -205,6 +215,25 @@ function renderLeases() {
     ];
   });
   find("lease-list").replaceChildren(cells.length ? tableOf("Leases", ["lease", "state", "opened", "lasts", "carries"], cells) : "");
+}
+
+function renderSidecars() {
+  const found = sidecars();
+  const behind = found.filter((one) => one.behind).length;
+  find("sidecars").hidden = !found.length;
+  find("sidecars-summary").textContent = behind ? `${found.length}, ${behind} behind` : `${found.length}, all up to date`;
+  if (!find("sidecars-row").open) {
+    find("sidecar-list").replaceChildren();
+    return;
+  }
+  const cells = found.slice(0, 2000).map(({ report, behind: late }) => [
+    make("span", { class: "address" }, report.host),
+    late ? make("span", { class: "late" }, `${report.revision || 0}, behind`) : String(report.revision || 0),
+    ago(report.at), report.holding ? make("span", { class: "late" }, String(report.holding)) : "0",
+    String(Object.values(report.sessions || {}).reduce((sum, number) => sum + number, 0)),
+  ]);
+  find("sidecar-list").replaceChildren(
+    cells.length ? tableOf("Sidecars", ["host", "applied", "heard", "holds", "calls to leaving instances"], cells) : "");
 }
 
 function linkTo(name) {
@@ -384,6 +413,14 @@ async function recentChanges() {
   return [...byRevision.values()].sort((one, other) => other.revision - one.revision).slice(0, 20);
 }
 
+let soon = 0;
+
+/** Sidecars follow within a moment: look once more. */
+function lookSoon() {
+  clearTimeout(soon);
+  soon = setTimeout(() => !document.hidden && awaySince === null && lookAround(), PATIENCE);
+}
+
 /** What does not come with the world: which leases are overdue, and the recent changes. A reader may lack the right. */
 async function lookAround() {
   try {
@@ -394,7 +431,18 @@ async function lookAround() {
   } catch {
     status = {};
   }
+  const before = JSON.stringify(Object.values(reports).map((report) => report.sessions));
+  try {
+    const told = (await ask("v1/reports", 10)).reports;
+    if (takeReports(told, position)) lookSoon();
+  } catch {
+    takeReports({}, position); // What is not heard any more is not shown as if it were so.
+  }
+  if (before !== JSON.stringify(Object.values(reports).map((report) => report.sessions))) {
+    for (const row of rows.values()) if (row.details.open) fill(row);
+  }
   renderTrouble();
+  renderSidecars();
   renderLeases();
   const revision = Number(position.split(".")[1]);
   if (revision === shownRevision) return;
@@ -417,6 +465,7 @@ window.addEventListener("hashchange", openNamed);
 window.addEventListener("online", () => wake());
 document.addEventListener("visibilitychange", () => !document.hidden && wake());
 find("leases").addEventListener("toggle", renderLeases);
+find("sidecars-row").addEventListener("toggle", renderSidecars);
 document.addEventListener("keydown", (event) => {
   const filter = find("filter");
   if (event.key === "/" && !/^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName)) {

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from atlas import Instance, Override, Ruling, Service, World
-from atlas.model import Lease, Token
+from atlas.model import Lease, Report, Token
 from atlas.server.findings import Facts, findings
+from atlas.world import Position
 from tests.live.atlas_cli.runs import Runs
 
 NOW = 1_000_000_000.0
@@ -18,6 +19,8 @@ STATUS: dict[str, Any] = {"catalogue": SQLITE, "presence": SQLITE, "leases": [],
 FACTS = Facts("production", "https://atlas", NOW, World(), STATUS, 0.01)
 DISABLED = Ruling("identity", "web-1", 8010, "disabled", at=NOW - 60)
 ONE = {"identity": {"web-1:8010": Instance("identity", "web-1", 8010)}}
+AT_9 = World(Position("e", 9, 1))
+SPLIT = World(services={"identity": Service("identity", split="1.4=5%", callers="odrers")}, instances=ONE)
 LATE = {"id": "web-1", "ttl_seconds": 15.0, "renewed_at": NOW - 44, "overdue": True}
 
 
@@ -49,6 +52,24 @@ LATE = {"id": "web-1", "ttl_seconds": 15.0, "renewed_at": NOW - 44, "overdue": T
             "identity web-1:8010 is disabled since 30 days, for ever",
         ),
         (FACTS, "risky", "there is no token"),
+        (
+            replace(FACTS, world=AT_9, reports={"sidecar@a": Report("a", NOW, 9, epoch="e")}),
+            "good",
+            "1 sidecar, all at",
+        ),
+        (
+            replace(FACTS, world=AT_9, reports={"sidecar@a": Report("a", NOW - 44, 8)}),
+            "wrong",
+            "a is at revision 8 of 9",
+        ),
+        (replace(FACTS, world=AT_9, reports={"sidecar@a": Report("a", NOW, 9, epoch="f")}), "wrong", "another map"),
+        (
+            replace(FACTS, reports={"sidecar@a": Report("a", NOW, holding=3)}),
+            "risky",
+            "a calls 3 instances that vanished",
+        ),
+        (replace(FACTS, world=SPLIT), "risky", "identity sends 5% of its callers to 1.4"),
+        (replace(FACTS, world=SPLIT), "risky", "identity may be called by odrers"),
         (
             replace(FACTS, world=World(tokens={"ab": Token("ab", "reader", "wall", "x", 0.0, NOW - 5)})),
             "risky",
