@@ -450,8 +450,11 @@ class Agent:
         return {} if layout is None else {backend: key.partition(":")[0] for key, backend in layout.names.items()}
 
 
-def run(settings: Settings, *, external: bool = False, started: Callable[[], object] = lambda: None) -> None:
-    """Run the agent in this process until TERM or INT. HAProxy outlives it, unless somebody at the keyboard ends both."""
+def run(
+    settings: Settings, *, external: bool = False, leave: bool = False, started: Callable[[], object] = lambda: None
+) -> None:
+    """Run the agent in this process until TERM or INT. HAProxy outlives it, unless somebody at the keyboard ends both. With
+    `leave` the host's instances are taken out of the map at the end: it does not come back."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     agent = Agent(settings, external=external)
     by_hand = threading.Event()
@@ -467,7 +470,7 @@ def run(settings: Settings, *, external: bool = False, started: Callable[[], obj
     try:
         agent.run(started)
     finally:
-        agent.close()
+        agent.close(leave=leave)
         if by_hand.is_set() and not external:
             Proxy(settings).stop(5.0)
 

@@ -5,13 +5,17 @@ So HAProxy serves at once after a boot, whatever else is away. The agent compare
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from atlas.world import World
+from sidecar.model import Plan, Route
 from sidecar.probe import serves
 from sidecar.settings import Settings
 from smartrealm.errors import Conflict
@@ -20,6 +24,9 @@ BEGUN = "haproxy.begun"
 """Touched whenever HAProxy is started."""
 
 JUST_SECONDS = 3.0
+
+NAMES_SECONDS = 0.5
+"""How long the names of hosts are looked up before HAProxy starts; the agent adds those that take longer."""
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "NOTIFY_SOCKET")
 """What HAProxy gets of the environment, which may hold tokens: beside what it needs, where systemd waits to hear of it."""
@@ -86,16 +93,50 @@ def descriptors() -> int:
 
 def _write(world: World, settings: Settings) -> None:
     from sidecar.layout import fresh_layout, lay_out
-    from sidecar.plan import Planner
     from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
     from sidecar.render import render
     from sidecar.written import write_files
 
     dynamic = version_numbers(program_version(settings.haproxy)) >= FIRST_WITH_DYNAMIC_BACKENDS
-    routes = Planner(zone=settings.zone).plan(world).routes
+    routes = _routes(world, settings)
     layout = fresh_layout(routes, settings.spare_backends, dynamic=dynamic)
-    layout, state, _ = lay_out(routes, layout, dynamic=dynamic)
+    layout, state, _ = lay_out(routes, layout, tokens=_tokens(settings), dynamic=dynamic)
     write_files(render(state, layout, settings, descriptors=descriptors()), settings)
+
+
+def _routes(world: World, settings: Settings) -> Mapping[str, Route]:
+    """What the agent would plan: with what it held back when it ended, and after the names of hosts had their answers."""
+    from sidecar.plan import Planner
+    from sidecar.resolve import Resolver
+
+    answered = threading.Event()
+    resolver = Resolver(answered.set)
+    planner = Planner(zone=settings.zone, resolve=resolver.resolve)
+    with suppress(OSError, ValueError):
+        planner.restore(json.loads((settings.state / "sidecar-memory.json").read_text()))
+    until = time.monotonic() + NAMES_SECONDS
+    plan = planner.plan(world)
+    while _waits_for_names(plan) and answered.wait(max(0.0, until - time.monotonic())):
+        answered.clear()
+        plan = planner.plan(world)
+    resolver.close()
+    return plan.routes
+
+
+def _waits_for_names(plan: Plan) -> bool:
+    return any(one.reason == "invalid" for of_service in plan.decisions.values() for one in of_service.values())
+
+
+def _tokens(settings: Settings) -> Mapping[str, str]:
+    """Who may call, as the agent reads it; nobody where the file cannot be read."""
+    if settings.tokens_file is None:
+        return {}
+    try:
+        text = settings.tokens_file.read_text()
+    except OSError:
+        return {}
+    lines = [line.split() for line in text.splitlines() if line.strip()[:1] not in ("", "#")]
+    return {words[1].lower(): words[0] for words in lines if len(words) == 2}
 
 
 def _kept(settings: Settings) -> World:

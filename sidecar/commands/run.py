@@ -31,8 +31,9 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["own", "external"]),
     help="Whether the agent starts HAProxy itself, or somebody else does (systemd, a container). Else SIDECAR_PROXY, else own.",
 )
+@click.option("--leave", is_flag=True, help="Take this host's instances out of the map at the end: it does not come back.")
 @click.pass_context
-def run(context: click.Context, /, given_directory: str | None, proxy: str | None, **given: Any) -> None:
+def run(context: click.Context, /, given_directory: str | None, proxy: str | None, leave: bool, **given: Any) -> None:
     """Run the sidecar of this host until it is told to stop. HAProxy outlives it: calls pass while the agent is away.
 
     Every option can come from the environment, by the name in brackets; the token of Atlas only from there (ATLAS_TOKEN).
@@ -48,7 +49,7 @@ def run(context: click.Context, /, given_directory: str | None, proxy: str | Non
         raise click.UsageError(f"SIDECAR_PROXY is {how!r}: write own or external")
     # Imported here: only this command needs the agent.
     agent = importlib.import_module("sidecar.agent")
-    agent.run(settings, external=how == "external", started=lambda: click.echo(welcome(settings)))
+    agent.run(settings, external=how == "external", leave=leave, started=lambda: click.echo(welcome(settings)))
 
 
 def welcome(settings: Settings) -> str:
