@@ -41,7 +41,7 @@ LEASE_SECONDS: NeedsRestart[float] = 15.0
 SIDECAR_URL: NeedsRestart[str | None] = None
 # Shows the sidecar who calls, where it asks for that.
 SIDECAR_TOKEN: Secret[str] = ""
-# Which headers name the one for whom a request is made; the first that is there decides on which side of a split he is.
+# Which headers name the one for whom a request is made; the first that is there decides on which side of a split that one is.
 SPLIT_KEY_HEADERS: NeedsRestart[list[str]] = ["Smart-User", "X-User-Id"]
 # Which cookies do, where none of the headers is there; without those either, chance decides.
 SPLIT_KEY_COOKIES: NeedsRestart[list[str]] = ["session"]
@@ -174,6 +174,7 @@ _LEAST = {
 }
 _URL = re.compile(r"[a-z][a-z0-9+._-]*://.*")
 _SIDECAR_URL = re.compile(r"http://[^/?#]+/?|unix:///[^?#]+")
+_WORD = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _REDIS_URL = re.compile(r"(redis|rediss|unix)://.*")
 
 
@@ -191,7 +192,13 @@ def validate(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"WEIGHT is {config['WEIGHT']}: a share is at most 1000."
     if config["SIDECAR_URL"] and not _SIDECAR_URL.fullmatch(config["SIDECAR_URL"]):
         yield "SIDECAR_URL is no URL of a proxy: use http://127.0.0.1:port, or unix:///path of its socket."
-    if not config["SIDECAR_TOKEN"].isprintable():
+    if not _WORD.fullmatch(config["SPLIT_SALT"]):
+        yield "SPLIT_SALT holds other characters than letters, digits and . _ -, or more than 64: sidecars take no others."
+    for name in ("SPLIT_KEY_HEADERS", "SPLIT_KEY_COOKIES"):
+        for one in config[name]:
+            if not _WORD.fullmatch(one) or not one:
+                yield f"{name} holds {one!r}: a name has 1 to 64 letters, digits and . _ -"
+    if not (config["SIDECAR_TOKEN"].isascii() and config["SIDECAR_TOKEN"].isprintable()):
         yield "SIDECAR_TOKEN holds a line break or another character that no header can carry."
     if config["DATABASE_URL"] and not _URL.fullmatch(config["DATABASE_URL"]):
         yield "DATABASE_URL is no URL: use postgresql://user@host/name or sqlite:///file.db."

@@ -71,3 +71,31 @@ def test_no_baggage_is_read_unless_something_is_allowed() -> None:
     call = CallContext.from_headers({"baggage": "tenant=acme"}.get)
     assert not call.tags
     assert "baggage" not in call.to_headers()
+
+
+@pytest.mark.parametrize(
+    ("sent", "bucket"),
+    [
+        ("0", 0),
+        ("9999", 9999),
+        ("0042", 42),
+        ("10000", None),
+        ("-1", None),
+        ("", None),
+        ("1.5", None),
+        ("\u0661", None),
+        ("7\n", None),
+    ],
+)
+def test_a_bucket_is_a_number_below_ten_thousand(sent: str, bucket: int | None) -> None:
+    """Anything else counts as absent."""
+    assert read({headers.BUCKET: sent}).bucket == bucket
+
+
+def test_a_bucket_is_made_up_only_where_none_came() -> None:
+    """Whoever was put on a side before stays there, and is on the same side at the next service."""
+    made = CallContext.from_headers({headers.BUCKET: "7"}.get, new_bucket=lambda: 8)
+    assert made.bucket == 7
+    assert CallContext.from_headers({headers.BUCKET: "x"}.get, new_bucket=lambda: 8).bucket == 8
+    assert made.to_headers()[headers.BUCKET] == "7"
+    assert headers.BUCKET not in CallContext("id").to_headers()
