@@ -9,7 +9,7 @@ from typing import Any
 
 from sidecar.facts import Facts, OwnInstance
 from sidecar.model import Decision, Plan, Route
-from sidecar.status import service_document
+from sidecar.status import instance_document, service_document
 from sidecar.troubles import guard_advice, guard_says, takes_calls
 from sidecar.wording import count, moment, plain, since, some, span
 
@@ -174,7 +174,8 @@ def instance_says(one: Mapping[str, Any], now: float) -> str:
     decided = DECIDED_BY.get(one["reason"], str(one["reason"]))
     revision = f" at revision {one['revision']}" if one.get("revision") else ""
     until = f" Tried again at {moment(one['until'], now)}." if one.get("until") else ""
-    says = f": {plain(one['says'])}" if one.get("says") else ""
+    is_plain = one["standing"] == "in" and one["reason"] == "map"
+    says = f": {plain(one['says'])}" if one.get("says") and not is_plain else ""
     verb = STANDING.get(one["standing"], str(one["standing"]))
     told = f"{plain(one['address'])} {verb}{since(one.get('since'), now)}, decided by {decided}{revision}{says}{until}"
     condition = one.get("condition")
@@ -194,8 +195,4 @@ def why_lines(document: Mapping[str, Any], now: float) -> list[str]:
 
 def decision_line(decision: Decision, now: float) -> str:
     """One decision of a plan that nobody has applied, as `sidecar render --why` prints it."""
-    verb = STANDING.get(decision.standing, decision.standing)
-    revision = f" at revision {decision.revision}" if decision.revision else ""
-    return (
-        f"{plain(decision.address)} {verb}, decided by {DECIDED_BY[decision.reason]}{revision}: {plain(decision.says)}"
-    )
+    return instance_says({**instance_document(decision), "since": None}, now)
