@@ -180,8 +180,9 @@ def withdraw(directory: Path, announcement: Announcement) -> bool:
 
 
 def names(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The files of a folder that may be announcements. Temporary ones begin with a dot; other endings are somebody else's."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+    """The files of a folder that may be announcements. Temporary ones begin with a dot; other endings are somebody else's.
+    Raises OSError for a folder that cannot be listed."""
+    with os.scandir(folder) as entries:
         yield from (one for one in entries if one.name.endswith(".json") and not one.name.startswith("."))
 
 
@@ -191,16 +192,14 @@ def read(path: Path) -> Announcement:
     if not _NAME.fullmatch(path.name):
         raise ValidationFailed("Its name holds other characters than letters, digits and @ : . _ - [ ].")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", opener=_opener) as file:
+            if reason := _refused(os.fstat(file.fileno()), os.stat(path.parent)):
+                raise ValidationFailed(reason)
+            content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ValidationFailed(_told_of_opening(error, path)) from error
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if reason := _refused(found, os.stat(path.parent)):
-            raise ValidationFailed(reason)
-        content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValidationFailed(f"It is longer than {MOST_BYTES} bytes.")
     try:
@@ -213,7 +212,7 @@ def read(path: Path) -> Announcement:
 def is_carried(directory: Path) -> bool:
     """Whether an agent lives that carries what is announced in this directory. Takes no lock and never waits."""
     try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = _opener(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -352,9 +351,16 @@ def _write(path: Path, content: Mapping[str, Any], what: str) -> None:
         raise Unavailable(f"Nothing can be {what} in {path.parent}: {error.strerror}.") from error
 
 
+def _opener(path: str | Path, flags: int) -> int:
+    """Follows no link, and does not wait for somebody to write to a fifo."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _told_of_opening(error: OSError, path: Path) -> str:
     if path.is_symlink():
         return "It is a symbolic link: write the file itself."
+    if isinstance(error, IsADirectoryError):
+        return "It is no regular file."
     if isinstance(error, PermissionError):
         return "The sidecar may not read it: `chmod 644` it."
     return f"It cannot be opened: {error.strerror}."

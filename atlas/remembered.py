@@ -179,7 +179,7 @@ def _digest(position: str, body: bytes) -> str:
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
         found = os.fstat(file.fileno())
         if not _is_ours(found):
             raise PermissionError(1, "others may write it")

@@ -55,8 +55,7 @@ class Folder:
     def look(self) -> Mapping[str, Announced] | None:
         """Every instance that is announced, by its key in the map; None when nothing has changed since the last look."""
         try:
-            with os.scandir(self.path) as entries:
-                found = {one.name: _signature(one) for one in entries if _may_announce(one.name)}
+            found = {one.name: _signature_of(one.stat(follow_symlinks=False)) for one in announcements.names(self.path)}
         except FileNotFoundError as error:
             if error.filename is None or Path(error.filename).parent == self.path:
                 return None  # a file went while the folder was read: the next look finds it gone
@@ -120,15 +119,6 @@ class Folder:
         self.problems = {path: reason for path, reason in told.items() if reason} | (
             {str(self.path): self._failure} if self._failure else {}
         )
-
-
-def _may_announce(name: str) -> bool:
-    """Temporary files begin with a dot; other endings are somebody else's."""
-    return name.endswith(".json") and not name.startswith(".")
-
-
-def _signature(entry: os.DirEntry[str]) -> Signature:
-    return _signature_of(entry.stat(follow_symlinks=False))
 
 
 def _signature_of(found: os.stat_result) -> Signature:

@@ -151,7 +151,8 @@ class Check:
         if not ended:
             return len(self._received) > MOST_BYTES
         length = _LENGTH.search(head + b"\r\n")
-        return len(body) >= (int(length[1]) if length else MOST_BYTES) or body.endswith(b"0\r\n\r\n")
+        most = min(int(length[1]), MOST_BYTES) if length else MOST_BYTES
+        return len(body) >= most or body.endswith(b"0\r\n\r\n")
 
     def _without_status(self, *, ended: bool) -> Answer | None:
         if ended and not self._received:

@@ -16,7 +16,7 @@ has not been heard of for long. leaving: it has been withdrawn, and is in the ma
 BAD_IN_ROW = 2
 """So many bad answers one after the other take an instance out; one may be an accident."""
 
-WAITS = (1.0, 4.0, 16.0, 60.0)
+WAITS = (2.0, 8.0, 30.0, 60.0)
 """For how many seconds an instance must be ready before it is taken back: after its first loss, its second ... So one that flaps
 without end changes the routing a handful of times, and then once a minute at the most."""
 
