@@ -40,7 +40,7 @@ from atlas.model import (
 )
 from atlas.secrets import SecretBox, Unreadable
 from atlas.stores.store import Store
-from atlas.world import Delta, Position, World
+from atlas.world import PARSERS, Delta, Position, World
 from smartrealm.errors import NotConfigured, NotFound, SmartError, Unavailable, ValidationFailed
 
 _log = logging.getLogger("atlas")
@@ -409,7 +409,7 @@ class Book:
     def _shown_edit(self, edit: Edit) -> Edit:
         if edit.kind != "override" or edit.after is None or not edit.after.get("secret"):
             return edit
-        return replace(edit, after=self._shown_override(Override(**edit.after)).to_json())
+        return replace(edit, after=self._shown_override(PARSERS["override"](edit.after)).to_json())
 
     def _warn(self, name: str) -> None:
         if name not in self._warned:

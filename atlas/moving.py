@@ -15,10 +15,10 @@ from typing import Any
 from atlas.leases import Leases, with_instances
 from atlas.log import Draft, change_json, read_change
 from atlas.mirror import KINDS, Mirror, items_of
-from atlas.model import Author, Change, Edit, Kind, Lease, Override, is_text, is_time, is_whole
+from atlas.model import Author, Change, Edit, Kind, Lease, Override, Ruling, Service, Token, is_text, is_time, is_whole
 from atlas.rules import check_author, check_value
 from atlas.secrets import is_sealed
-from atlas.world import PARSERS, Delta, Position, World
+from atlas.world import Delta, Position, World
 from smartrealm.errors import ValidationFailed
 
 FORMAT = 1
@@ -111,9 +111,12 @@ class _Folding:
         return change
 
 
+_VALUES: Mapping[Kind, Any] = {"service": Service, "override": Override, "ruling": Ruling, "token": Token}
+
+
 def _check(kind: Kind, key: str, data: Mapping[str, Any]) -> None:
     """What a person wrote into an export is looked at as if it came through the interface."""
-    value = PARSERS[kind](data)
+    value = _VALUES[kind](**data)  # strictly: a field that is not known is a mistake here
     value.check()
     own = {"service": "name", "override": "name", "ruling": "key", "token": "id"}[kind]
     if getattr(value, own) != key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -168,7 +168,7 @@ class World:
         if edit.after is None:
             inner.pop(place, None)
         else:
-            inner[place] = Instance(**edit.after)
+            inner[place] = PARSERS["instance"](edit.after)
         if inner:
             instances[service] = inner
         else:
@@ -212,11 +212,27 @@ TABLES: Mapping[Kind, str] = {
 }
 """Which table of the world holds which kind."""
 
+
+def _reads(kind: type[Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """Makes a value of JSON that the map itself has written (checked when it went in). A field that is not known comes from a
+    newer version, and is left out: one that cannot read it is not to stand still."""
+    known = frozenset(one.name for one in fields(kind))
+
+    def read(data: Mapping[str, Any]) -> Any:
+        try:
+            return kind(**data)
+        except TypeError:
+            return kind(**{name: value for name, value in data.items() if name in known})
+
+    return read
+
+
 PARSERS: Mapping[Kind, Any] = {
-    "service": lambda data: Service(**data),
-    "override": lambda data: Override(**data),
-    "ruling": lambda data: Ruling(**data),
-    "token": lambda data: Token(**data),
+    "service": _reads(Service),
+    "override": _reads(Override),
+    "ruling": _reads(Ruling),
+    "token": _reads(Token),
     "lease": Lease.from_json,
+    "instance": _reads(Instance),
 }
-"""What makes a value of JSON that the map itself has written (checked when it went in)."""
+"""What makes a value of the JSON in the map."""

@@ -87,7 +87,7 @@ def run(
     )
     path = Path(name.replace(":", "_"))
     os.rename(name, path)
-    is_good = False
+    kept = None
     try:
         with os.fdopen(handle, "ab") as output, path.open("rb") as read:
             child = subprocess.Popen(
@@ -111,11 +111,11 @@ def run(
             if not in_time:
                 _stop(child)
             lines.show(end=True)
-        is_good = in_time and child.returncode == 0
-        kept = None if is_good or path.stat().st_size == 0 else path
+        if (not in_time or child.returncode != 0) and path.stat().st_size:
+            kept = path
         return Ran(child.returncode if in_time else None, timer() - begun, kept)
     finally:
-        if is_good or path.stat().st_size == 0:
+        if kept is None:
             path.unlink()
 
 

@@ -114,6 +114,18 @@ def test_a_position_is_text_and_back(position: Position) -> None:
     assert Position.parse(str(position)) == position
 
 
+def test_a_field_of_a_newer_version_is_left_out() -> None:
+    """A reader that does not know it goes on following the map."""
+    told = (
+        Edit("service", "billing", None, {"name": "billing", "colour": "red"}),
+        Edit("instance", "identity/h:1", None, {**at(1).to_json(), "colour": "red"}),
+        Edit("ruling", "identity/h:1", None, {**Ruling("identity", "h", 1).to_json(), "colour": "red"}),
+    )
+    found = World().apply(Delta(P1, P2, told))
+    assert (found.services, found.instances["identity"]) == ({"billing": Service("billing")}, {"h:1": at(1)})
+    assert found.rulings["identity/h:1"] == Ruling("identity", "h", 1)
+
+
 @pytest.mark.parametrize(
     ("bucket", "split", "policy", "expected"),
     [
