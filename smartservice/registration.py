@@ -53,7 +53,6 @@ class Registration:
         self._clock = clock
         self._carried_at = -math.inf
         self._is_carried = False
-        self._was_seen = False
         self._instance = instance
         self._desk = desk
         self._ttl_seconds = ttl_seconds
@@ -92,7 +91,6 @@ class Registration:
             return None
         held = self._keeper.held
         if held is None:
-            self._was_seen = False
             if self._is_carried or self._clock() - self._carried_at < AWAY_SECONDS:
                 return None
         elif self._is_carried and self._is_taken_over(held):
@@ -114,15 +112,14 @@ class Registration:
             self._carried_at = self._clock()
 
     def _is_taken_over(self, held: Lease) -> bool:
-        """Whether the map says that another lease carries this very instance, after it has said that ours did: a map that is
-        late would tell of the lease that the agent had before."""
-        if self._world is None:
+        """Whether the map says that another lease carries this very instance, and has heard of ours by now: one that is late
+        would tell of the lease that the agent had before."""
+        world = None if self._world is None else self._world()
+        if world is None or held.id not in world.leases:
             return False
-        world, told = self._world(), held.instances[0]
-        known = tuple(world.instances.get(told.service, {}).values())
-        self._was_seen = self._was_seen or any(one.lease == held.id for one in known)
-        others = (one.lease for one in known if one.incarnation == told.incarnation)
-        return self._was_seen and any(lease not in ("", held.id) for lease in others)
+        told = held.instances[0]
+        known = world.instances.get(told.service, {}).values()
+        return any(one.incarnation == told.incarnation and one.lease not in ("", held.id) for one in known)
 
 
 def instance_of(

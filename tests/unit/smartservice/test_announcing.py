@@ -11,7 +11,7 @@ import pytest
 
 from atlas.announcement import Announcement, Carrier, announce, names, read
 from atlas.directory import Directory
-from atlas.model import Instance
+from atlas.model import Instance, Lease
 from atlas.world import World
 from smartservice.announcing import Announcer, announcement_of, tell_draining, tell_gone
 from smartservice.lifecycle import Desk
@@ -69,10 +69,12 @@ class Side:
         assert len(found) <= 1
         return found[0] if found else None
 
-    def seen(self, lease: str, incarnation: str | None = None, host: str = "127.0.0.1") -> None:
+    def seen(self, lease: str, incarnation: str | None = None, host: str = "127.0.0.1", heard: bool = True) -> None:
         """The map says that this lease carries the instance."""
         known = Instance("identity", host, 8000, incarnation=incarnation or self.desk.incarnation, lease=lease)
-        self.world = World(instances={"identity": {known.address: known}})
+        own = "identity@127.0.0.1:8000"
+        leases = {own: Lease(own, self.desk.incarnation)} if heard else {}
+        self.world = World(instances={"identity": {known.address: known}}, leases=leases)
 
 
 @pytest.fixture
@@ -233,7 +235,7 @@ def test_its_own_lease_is_given_back_only_when_the_agent_has_taken_over(side: Si
     with Carrier(side.folder):
         side.registration.beat()
         side.directory.held.get(timeout=5)
-        side.seen("sidecar@h1")  # late: from before its own lease was heard of
+        side.seen("sidecar@h1", heard=False)  # late: from before its own lease
         assert side.registration.lease() is not None
         side.seen(own.id)
         assert side.registration.lease() is not None
@@ -252,9 +254,6 @@ def test_the_sidecar_may_know_its_host_by_another_name(side: Side) -> None:
     side.registration.start()
     own = side.directory.held.get(timeout=5)
     with Carrier(side.folder):
-        side.seen(own.id)
-        side.registration.beat()
-        side.directory.held.get(timeout=5)
         side.seen("sidecar@h1", host="10.0.0.7")
         side.registration.beat()
         assert side.directory.released.get(timeout=5) == (own.id, own.incarnation)
