@@ -79,6 +79,8 @@ def _process(settings: Settings, servers: int, descriptors: int, threads: int) -
     if threads > 0:
         yield f"nbthread {threads}"
     yield "spread-checks 50"
+    # Request ids differ from request to request: remembering how they matched costs more than matching.
+    yield "tune.pattern.cache-size 0"
     yield "# Workers that a reload left behind end with their last connection, and at the latest then."
     yield "hard-stop-after 10m"
     yield "mworker-max-reloads 20"

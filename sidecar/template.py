@@ -12,6 +12,13 @@ from http import HTTPStatus
 SERVICE_MS = 10_000
 """How long a service may take where the map of timeouts does not name it."""
 
+MARGIN_MS = 200
+"""How much longer than its deadline a caller is waited for: it leaves by itself, and an instance that is asked for what nobody
+could do in that time is not ejected for it. HAProxy counts a timeout of its own as an error of the instance."""
+
+HOP_HEADERS = ("Keep-Alive", "Proxy-Connection", "TE")
+"""What belongs to one connection. HAProxy itself takes off `Connection` alone."""
+
 UNNAMED = ((400, "bad-request"), (408, "request-timeout"), (413, "content-too-large"), (500, "internal"))
 NAMED = (
     (400, "bad-request", "The request to %s cannot be read."),
@@ -88,7 +95,10 @@ def service() -> list[str]:
         "http-request disable-l7-retry if !{ method GET HEAD PUT DELETE OPTIONS TRACE }"
         " !{ req.fhdr(Idempotency-Key) -m found }",
         "http-request set-timeout server var(txn.timeout)",
-        _returns(503, empty, "if { nbsrv eq 0 }", "Smart-Service empty"),
+        "# A caller that leaves takes its request along, and nobody holds that against the instance.",
+        "option abortonclose",
+        "# Not nbsrv, which is 0 in a worker that ends: it still answers the last request of each connection it has.",
+        _returns(503, empty, "if { be_conn_free eq 0 }", "Smart-Service empty"),
         "# Which servers went down and came up, for the agent. Requests are not logged.",
         "log global",
         *_errors(),
@@ -109,7 +119,7 @@ def calls(*, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: S
         *_limits(),
         "",
         "# 8. Where to.",
-        "use_backend %[var(txn.side)] if { var(txn.side),nbsrv gt 0 }",
+        "use_backend %[var(txn.side)] if { var(txn.side),nbsrv gt 0 } || { var(txn.side) -m found } { stopping }",
         "use_backend %[var(txn.backend)]",
     ]
 
@@ -144,7 +154,8 @@ def _caller(tokens: bool) -> Iterator[str]:
     else:
         yield "# 2. Who calls: as it says. A token for another sidecar stays here."
         yield "http-request set-var(txn.caller) req.fhdr(Smart-Caller)"
-    yield "http-request del-header Smart-Sidecar-Token"
+    for name in ("Smart-Sidecar-Token", *HOP_HEADERS):
+        yield f"http-request del-header {name}"
 
 
 def _known() -> Iterator[str]:
@@ -205,4 +216,5 @@ def _limits() -> Iterator[str]:
     )
     said = problem(504, "deadline-exceeded", "The caller of %s had no time left.", named=True)
     yield _returns(504, said, "if { var(txn.deadline),add(0) eq 0 }")
-    yield "http-request set-var(txn.timeout) var(txn.deadline) if { var(txn.deadline),sub(txn.timeout) lt 0 }"
+    bound = f"var(txn.deadline),add({MARGIN_MS})"
+    yield f"http-request set-var(txn.timeout) {bound} if {{ {bound},sub(txn.timeout) lt 0 }}"
