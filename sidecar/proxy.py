@@ -149,7 +149,7 @@ class Proxy:
         self._clock = clock
         self._sleep = sleep
         self._pace = Pace(settings.reload_seconds, random)
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: int | None = None
         self._look = Runtime(settings.runtime_socket, timeout_seconds=2.0)
 
     def version(self) -> str:
@@ -274,38 +274,50 @@ class Proxy:
             return False
         self._sweep()
         begin = self._trim_log()
-        self._child = self._spawn()
-        child = self._child
+        self._child = child = self._spawn()
         if wait_for(
             self._look,
             _takes_calls,
             self._start_seconds,
             clock=self._clock,
             sleep=self._sleep,
-            gone=lambda: child.poll() is not None,
+            gone=lambda: self._reap() is None,
         ):
             self.processes()  # until the master listens too
             return True
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait(5)
-        self._child = None
+        if self._reap() is not None:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            self._child = None
         said = "; ".join(alerts(self._logged_since(begin))) or "it said nothing; the end of its log is in " + str(
             self.log
         )
         raise Unavailable(f"HAProxy did not start: {said}")
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> int:
+        """Start the program; not with subprocess, which holds that a child ends before its parent."""
         log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        words = command(self.settings)
         try:
-            return subprocess.Popen(
-                command(self.settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-                start_new_session=True,  # what ends the agent's group or terminal does not end HAProxy
-                umask=0o077,
+            return os.posix_spawnp(
+                words[0],
+                words,
+                {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                file_actions=(
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ),
+                setsid=True,  # what ends the agent's group or terminal does not end HAProxy
+                setsigmask=(),
+                setsigdef=(
+                    signal.SIGPIPE,
+                    signal.SIGINT,
+                    signal.SIGHUP,
+                    signal.SIGTERM,
+                    signal.SIGUSR1,
+                    signal.SIGUSR2,
+                ),
             )
         except OSError as error:
             raise _no_program(self.settings.haproxy, error) from error
@@ -413,9 +425,16 @@ class Proxy:
             if left.suffix in (".tmp", ".bak") and left.is_socket():
                 left.unlink(missing_ok=True)
 
-    def _reap(self) -> None:
-        if self._child is not None and self._child.poll() is not None:
-            self._child = None
+    def _reap(self) -> int | None:
+        """The pid of the master that was started here, while it lives; takes in what is left of it afterwards."""
+        if self._child is not None:
+            try:
+                ended = os.waitpid(self._child, os.WNOHANG)[0] != 0
+            except ChildProcessError:  # a supervisor in this process was faster
+                ended = True
+            if ended:
+                self._child = None
+        return self._child
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
