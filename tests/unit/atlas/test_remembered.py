@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ import pytest
 from atlas.directory import Directory
 from atlas.model import Instance, Override, Service, Token
 from atlas.reader import Reader
-from atlas.remembered import LEAST_SECONDS, RememberedWorld
+from atlas.remembered import LEAST_SECONDS, RELUCTANT_SECONDS, RememberedWorld
 from atlas.world import Position, World
 from smartrealm.errors import Unavailable
 from tests.processes import wait_until
@@ -79,6 +80,143 @@ def test_a_copy_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     kept.save(WORLD)
     kept.path.chmod(0o666)
     assert kept.load() is None
+
+
+def world_of(count: int, *, epoch: str = "e", revision: int = 1) -> World:
+    instances = [Instance("identity", "10.0.0.1", 8000 + number) for number in range(count)]
+    return World.from_items(Position(epoch, revision, 0), [("instance", one.key, one.to_json()) for one in instances])
+
+
+@pytest.mark.parametrize("damage", ["torn", "turned", "emptied", "gone", "foreign"])
+def test_a_damaged_copy_falls_back_to_the_one_before(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever happened to the newer one, the older one is used, and that is said with its age."""
+    now = [1000.0]
+    kept = kept_in(tmp_path, now)
+    assert kept.save(WORLD, force=True)
+    now[0] += 5
+    assert kept.save(world_of(3), force=True)
+    content = kept.path.read_bytes()
+    if damage == "torn":
+        kept.path.write_bytes(content[: len(content) // 2])
+    elif damage == "turned":  # still JSON, and another address
+        kept.path.write_bytes(content.replace(b"10.0.0.1", b"10.0.0.2"))
+    elif damage == "emptied":
+        kept.path.write_bytes(b"")
+    elif damage == "gone":  # the power went between the two renames
+        kept.path.unlink()
+    else:
+        kept.path.chmod(0o666)
+    now[0] += 60
+    again = kept_in(tmp_path, now)
+    found = again.load()
+    assert found is not None
+    assert found.instances == WORLD.instances
+    assert (again.saved_at, again.age_seconds) == (1000.0, 65.0)
+    assert "an older copy of the map is used, from 65 s ago" in caplog.text
+
+
+def test_a_damaged_copy_never_takes_the_place_of_a_good_one(tmp_path: Path) -> None:
+    """Saving over a damaged copy leaves the one before it where it is."""
+    kept = kept_in(tmp_path)
+    kept.save(WORLD, force=True)
+    kept.save(world_of(3), force=True)
+    kept.path.write_bytes(b"torn")
+    kept.save(world_of(4), force=True)
+    kept.path.write_bytes(b"torn again")
+    found = kept.load()
+    assert found is not None
+    assert found.instances == WORLD.instances
+
+
+def test_a_position_is_part_of_what_is_checked(tmp_path: Path) -> None:
+    """A reader that goes on from a position that is not that of the items would miss changes."""
+    kept = kept_in(tmp_path)
+    kept.save(WORLD)
+    kept.path.write_bytes(kept.path.read_bytes().replace(b"e.3.4", b"e.9.4"))
+    assert kept.load() is None
+
+
+def test_how_old_it_is_can_be_told(tmp_path: Path) -> None:
+    """Nothing before it was loaded, or when there was nothing to load."""
+    now = [1000.0]
+    kept = kept_in(tmp_path, now)
+    assert kept.load() is None
+    assert (kept.saved_at, kept.age_seconds) == (None, None)
+    kept.save(WORLD)
+    kept.load()
+    now[0] = 1030.0
+    assert (kept.saved_at, kept.age_seconds) == (1000.0, 30.0)
+
+
+def test_who_must_be_sure_saves_at_once(tmp_path: Path) -> None:
+    """An agent that ends keeps what it knows, however short ago the last copy was."""
+    kept = kept_in(tmp_path)
+    assert kept.save(world_of(1))
+    assert not kept.save(world_of(2))
+    assert kept.save(world_of(2), force=True)
+    assert kept.load() == world_of(2)
+
+
+@pytest.mark.parametrize("left", [0, 1, 4])
+def test_a_wiped_map_does_not_take_the_place_of_a_full_one(
+    tmp_path: Path, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new epoch with less than half of the instances: absence of news is never a removal. It is said once."""
+    now = [os.times().elapsed + 1e9]
+    kept = kept_in(tmp_path, now)
+    kept.save(world_of(10), force=True)
+    now[0] += 60
+    assert not kept.save(world_of(left, epoch="f"))
+    assert not kept.save(world_of(left, epoch="f", revision=2), force=True)
+    assert kept.load() == world_of(10)
+    assert caplog.text.count("the map begins anew") == 1
+
+
+@pytest.mark.parametrize(
+    ("world", "accept", "later"),
+    [
+        (world_of(5, epoch="f"), False, 60.0),  # most have come back
+        (world_of(0, epoch="e", revision=2), False, 60.0),  # the same map, changed
+        (world_of(0, epoch="f"), True, 60.0),  # the operator accepts it
+        (world_of(0, epoch="f"), False, RELUCTANT_SECONDS + 1),  # nobody came back for an hour
+    ],
+)
+def test_what_is_kept_follows_the_map_in_the_end(tmp_path: Path, world: World, accept: bool, later: float) -> None:
+    """Reluctance is for a moment in doubt, not for ever."""
+    now = [os.times().elapsed + 1e9]
+    kept = kept_in(tmp_path, now)
+    kept.save(world_of(10), force=True)
+    now[0] += later
+    assert kept.save(world, accept=accept)
+    assert kept.load() == world
+
+
+def test_a_copy_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    """An upgrade while the map is away loses nothing; the next save writes the present format."""
+    kept = kept_in(tmp_path)
+    kept.path.parent.mkdir(parents=True)
+    items = [["instance", HERE.key, HERE.to_json()]]
+    kept.path.write_text(
+        json.dumps({"format": 1, "position": "e.3.4", "items": items}, separators=(",", ":")), encoding="utf-8"
+    )
+    kept.path.chmod(0o600)
+    found = kept.load()
+    assert found is not None
+    assert found.instances == WORLD.instances
+    assert kept.saved_at == kept.path.stat().st_mtime
+    kept.save(WORLD, force=True)
+    assert b'"format": 2' in kept.path.read_bytes()
+
+
+def test_a_disk_that_refuses_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It costs the copy and nothing else."""
+    (tmp_path / "atlas").write_text("in the way")
+    kept = kept_in(tmp_path)
+    assert not kept.save(WORLD)
+    assert not kept.save(WORLD, force=True)
+    assert caplog.text.count("cannot be kept") == 1
 
 
 def test_a_map_that_says_nothing_at_all_is_not_waited_for(tmp_path: Path) -> None:
