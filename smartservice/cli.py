@@ -20,6 +20,7 @@ from smartservice.migrations import db as db
 if TYPE_CHECKING:
     from smartrealm.findings import Finding
     from smartservice.doctor import Facts
+    from smartservice.sidecar import Found
 
 
 config = ServiceGroup(
@@ -97,6 +98,7 @@ def _facts(app: SmartService, *, connect: bool) -> Facts:
     from smartservice.gunicorn import drain_seconds
 
     status = app.settings.status
+    sidecar = _sidecar(app, connect=connect)
     return Facts(
         settings=dict(app.config),
         realm=app.realm,
@@ -107,7 +109,17 @@ def _facts(app: SmartService, *, connect: bool) -> Facts:
         pending=tuple(app.settings.pending),
         refused=status.mistakes if status.state == "refused" else (),
         silent=status.mistakes if status.state != "refused" else (),
+        sidecar=sidecar.url,
+        sidecar_answers=sidecar.answers,
+        sidecar_wants_token=sidecar.wants_token,
     )
+
+
+def _sidecar(app: SmartService, *, connect: bool) -> Found:
+    from smartservice.sidecar import find
+
+    found = find(app.config["SIDECAR_URL"], app.sidecar_dir)
+    return found.asked() if connect and found.url else found
 
 
 def _failing(app: SmartService) -> dict[str, str]:

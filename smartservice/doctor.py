@@ -11,6 +11,9 @@ from smartrealm.findings import Finding, worst_first
 
 _BOOTSTRAP = frozenset({"REALM", "CONFIG_FILE", "STATE_DIR", "FINGERPRINT_KEY"})
 
+TOLD_SECONDS = 1.0
+"""In less than this every sidecar of the realm has heard that an instance drains."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -26,6 +29,11 @@ class Facts:
     refused: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     """Why the source of the configuration gives no answer."""
+    sidecar: str = ""
+    """Through which sidecar services are called; empty: directly."""
+    sidecar_answers: bool | None = None
+    """Whether it takes connections; None where it was not asked."""
+    sidecar_wants_token: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -34,7 +42,20 @@ class Facts:
 
 def examine(facts: Facts) -> list[Finding]:
     """Every finding, the worst first."""
-    rules = (_stopping, _database, _redis, _threads, _probes, _exposure, _map, _reports, _names, _config, _health)
+    rules = (
+        _stopping,
+        _database,
+        _redis,
+        _threads,
+        _probes,
+        _exposure,
+        _map,
+        _calls,
+        _reports,
+        _names,
+        _config,
+        _health,
+    )
     return worst_first(found for rule in rules for found in rule(facts))
 
 
@@ -43,7 +64,15 @@ def _stopping(facts: Facts) -> Iterator[Finding]:
     interval, fall = get("PROBE_INTERVAL"), get("PROBE_FALL")
     needed, drain, graceful = interval * fall, facts.drain_seconds, get("GRACEFUL_SECONDS")
     sum_said = f"PROBE_INTERVAL {interval:g} s x PROBE_FALL {fall} = {needed:g} s"
-    if drain <= needed:
+    if drain <= needed and facts.sidecar and drain >= TOLD_SECONDS:
+        yield Finding(
+            "risky",
+            "drain",
+            f"DRAIN_SECONDS is {drain:g}: enough for callers behind sidecars, who are told at once. A load balancer that probes "
+            f"needs {sum_said}.",
+            f"Leave it where nobody but services calls this one; else set DRAIN_SECONDS to more than {needed:g}, or to None.",
+        )
+    elif drain <= needed:
         yield Finding(
             "wrong",
             "drain",
@@ -186,6 +215,9 @@ def _map(facts: Facts) -> Iterator[Finding]:
     if facts.is_local:
         return
     url = get("ATLAS_URL")
+    if not url and facts.sidecar:
+        yield Finding("good", "map", "no ATLAS_URL: the sidecar knows the map; settings change by a deploy only")
+        return
     if not url:
         yield Finding(
             "risky",
@@ -202,13 +234,40 @@ def _map(facts: Facts) -> Iterator[Finding]:
             f"Run atlas token create service {get('SERVICE_NAME')} and set ATLAS_TOKEN.",
         )
     host = get("ADVERTISE_HOST") or get("HOST")
-    if get("REGISTER") and (host.startswith("127.") or host in ("localhost", "::1")) and not get("SIDECAR_URL"):
+    if get("REGISTER") and (host.startswith("127.") or host in ("localhost", "::1")) and not facts.sidecar:
         yield Finding(
             "risky",
             "map",
             f"this instance registers as {host}, where other hosts find themselves instead.",
             "Set HOST to 0.0.0.0, or ADVERTISE_HOST to an address that others can reach.",
         )
+
+
+def _calls(facts: Facts) -> Iterator[Finding]:
+    get = facts.settings.__getitem__
+    if not facts.sidecar:
+        why = "SIDECAR_URL is empty" if get("SIDECAR_URL") == "" else "this host has no sidecar"
+        yield Finding("good", "calls", f"services are called directly: {why}")
+        return
+    origin = "which SIDECAR_URL names" if get("SIDECAR_URL") else "the sidecar of this host"
+    if facts.sidecar_answers is False:
+        way = "calls go directly" if get("ATLAS_URL") or facts.is_local else "no service can be called"
+        yield Finding(
+            "risky" if way == "calls go directly" else "wrong",
+            "calls",
+            f"{facts.sidecar}, {origin}, takes no connections: {way} until it does.",
+            "Ask sidecar status, or set SIDECAR_URL to nothing to call directly for good.",
+        )
+    elif facts.sidecar_wants_token and not get("SIDECAR_TOKEN"):
+        yield Finding(
+            "wrong",
+            "calls",
+            f"the sidecar at {facts.sidecar} asks who calls, and there is no SIDECAR_TOKEN: every call is refused.",
+            "Set SIDECAR_TOKEN to the token of this service, whose SHA-256 is in the tokens file of the sidecar.",
+        )
+    else:
+        asked = "" if facts.sidecar_answers else "; it was not asked"
+        yield Finding("good", "calls", f"services are called through {facts.sidecar}, {origin}{asked}")
 
 
 def _reports(facts: Facts) -> Iterator[Finding]:

@@ -27,6 +27,12 @@ __all__ = ["make"]
         ("DRAIN_SECONDS", "-1"),
         ("HEALTH_PATH", "health"),
         ("OPENAPI_PATH", "openapi.json"),
+        ("SIDECAR_URL", "https://h:1"),
+        ("SIDECAR_URL", "unix://calls.sock"),
+        ("SIDECAR_TOKEN", "planted\nplanted"),
+        ("SPLIT_SALT", "a b"),
+        ("SPLIT_KEY_HEADERS", '["X-User: x"]'),
+        ("SPLIT_KEY_COOKIES", '[""]'),
     ],
 )
 def test_a_value_that_cannot_work_stops_the_start(make: Make, name: str, value: str) -> None:
@@ -47,6 +53,9 @@ def test_a_value_that_cannot_work_stops_the_start(make: Make, name: str, value: 
         {"DATABASE_URL": "sqlite:///a file.db"},
         {"REDIS_URL": "rediss://:secret@host:6379/1"},
         {"REDIS_URL": "unix:///run/redis.sock"},
+        {"SIDECAR_URL": "", "SPLIT_KEY_HEADERS": [], "SPLIT_KEY_COOKIES": []},
+        {"SIDECAR_URL": "unix:///run/smartservice/local/calls.sock", "SIDECAR_TOKEN": "abc"},
+        {"SIDECAR_URL": None},
         {"DRAIN_SECONDS": None, "PORT": 0, "MANAGEMENT_PORT": 0},
     ],
 )

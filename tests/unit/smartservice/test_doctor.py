@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atlas.announcement import Carrier, Sidecar
 from smartrealm.findings import Finding
 from smartservice import defaults
 from smartservice.doctor import Facts, examine
+from smartservice.sidecar import Found, find
 
 DEFAULTS = {name: value for name, value in vars(defaults).items() if name.isupper()}
 SOUND = {
@@ -20,11 +24,12 @@ SOUND = {
 }
 
 
+_FACTS = ("environ", "max_connections", "health", "pending", "refused", "silent")
+
+
 def facts(*, realm: str = "production", drain: float = 6.0, **more: Any) -> Facts:
     fields = {
-        name: more.pop(name)
-        for name in ("environ", "max_connections", "health", "pending", "refused", "silent")
-        if name in more
+        name: more.pop(name) for name in (*_FACTS, "sidecar", "sidecar_answers", "sidecar_wants_token") if name in more
     }
     fields.setdefault("environ", {})
     return Facts(settings={**DEFAULTS, **SOUND, **more}, realm=realm, drain_seconds=drain, **fields)
@@ -101,3 +106,70 @@ def test_room_for_the_connections_is_shown_too() -> None:
     assert said == [
         "WORKERS 2 x min(THREADS 8, pool 5 + 5) = 16 connections per instance; max_connections 100 has room for 6 instances"
     ]
+
+
+HERE = "http://127.0.0.1:4000"
+
+
+@pytest.mark.parametrize(
+    ("known", "level", "says"),
+    [
+        ({}, "good", "called directly: this host has no sidecar"),
+        ({"SIDECAR_URL": ""}, "good", "called directly: SIDECAR_URL is empty"),
+        ({"sidecar": HERE}, "good", f"through {HERE}, the sidecar of this host; it was not asked"),
+        (
+            {"sidecar": HERE, "SIDECAR_URL": HERE, "sidecar_answers": True},
+            "good",
+            f"through {HERE}, which SIDECAR_URL names",
+        ),
+        (
+            {"sidecar": HERE, "SIDECAR_URL": HERE, "sidecar_answers": False},
+            "risky",
+            "takes no connections: calls go directly",
+        ),
+        ({"sidecar": HERE, "sidecar_answers": False, "ATLAS_URL": ""}, "wrong", "no service can be called"),
+        ({"sidecar": HERE, "sidecar_answers": True, "sidecar_wants_token": True}, "wrong", "there is no SIDECAR_TOKEN"),
+        (
+            {"sidecar": HERE, "sidecar_answers": True, "sidecar_wants_token": True, "SIDECAR_TOKEN": "t"},
+            "good",
+            "services are called through",
+        ),
+    ],
+)
+def test_it_says_by_which_way_services_are_called(known: dict[str, Any], level: str, says: str) -> None:
+    """Directly or through which sidecar, and what is wrong with that."""
+    found = [finding for finding in examine(facts(**known)) if finding.topic == "calls"]
+    assert [finding.level for finding in found] == [level]
+    assert says in found[0].says
+
+
+def test_a_short_drain_is_enough_behind_sidecars() -> None:
+    """It is a risk beside them, not a mistake; shorter than they need it is one."""
+    assert bad(examine(facts(drain=1.0, sidecar=HERE))) == [("risky", "drain")]
+    assert bad(examine(facts(drain=0.5, sidecar=HERE))) == [("wrong", "drain")]
+
+
+def test_a_service_behind_a_sidecar_needs_no_map() -> None:
+    """The sidecar finds the others, and the others find it."""
+    assert bad(examine(facts(ATLAS_URL=None, ATLAS_TOKEN="", sidecar=HERE))) == []
+
+
+def test_a_sidecar_is_found_where_it_says_it_is(tmp_path: Path) -> None:
+    """SIDECAR_URL counts; without a value the one whose agent lives; an empty one is none. Asked, it takes connections or not."""
+    assert find(None, tmp_path) == Found()
+    with Carrier(tmp_path) as carrier:
+        carrier.tell(Sidecar(HERE, realm="local", tokens=True))
+        assert find(None, tmp_path) == Found(HERE, True)
+        assert find("", tmp_path) == Found()
+        carrier.tell(Sidecar("", f"{tmp_path}/s", "local"))
+        found = find(None, tmp_path)
+        assert found.asked().answers is False
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"{tmp_path}/s")
+            listening.listen()
+            assert found.asked().answers is True
+    assert find(None, tmp_path) == Found()
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        url = f"http://127.0.0.1:{port.getsockname()[1]}"
+        assert find(url, None).asked().answers is True
+    assert find(url, None).asked().answers is False
