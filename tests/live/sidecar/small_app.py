@@ -1,0 +1,50 @@
+"""A program of its own that answers on some ports and announces them: `python small_app.py DIRECTORY PORT ...`.
+
+It answers 503 while there is a file `DIRECTORY/unready`. SIGTERM makes it drain for a moment and leave.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from atlas.announcement import Announcement, announce, withdraw
+
+
+def main() -> None:
+    directory, ports = Path(sys.argv[1]), [int(word) for word in sys.argv[2:]]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503 if (directory / "unready").exists() else 200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for port in ports:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    told = [Announcement("identity", port, pid=os.getpid(), incarnation=str(os.getpid())) for port in ports]
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    for one in told:
+        announce(directory, one)
+    stopping.wait()
+    for one in told:
+        announce(directory, replace(one, draining=True))
+    time.sleep(0.5)
+    for one in told:
+        withdraw(directory, one)
+
+
+if __name__ == "__main__":
+    main()
