@@ -88,7 +88,7 @@ class Realm:
     def _turn(self, *, revision: int = 0, **tables: Mapping[str, Any]) -> None:
         at = self.world.position
         position = Position(at.epoch, at.revision + revision, at.presence + 1)
-        self.world = replace(self.world, position=position, **tables)  # type: ignore[arg-type]
+        self.world = replace(self.world, position=position, **tables)
 
 
 def addresses(count: int, port: int = 8000) -> list[str]:

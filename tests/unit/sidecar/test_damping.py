@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from sidecar.damping import Flaps, wait_for
@@ -52,16 +54,16 @@ def test_an_instance_that_flaps_changes_little(count: int) -> None:
     realm, at = realm_of(count)
     seen, routes = [], []
     for _ in range(300):
-        for step in (lambda: realm.vanish("identity", at[0]), lambda: realm.start("identity", at[0])):
-            step()
+        for change in (realm.vanish, realm.start):
+            change("identity", at[0])
             plan = realm.plan()
             one = plan.decisions["identity"].get(at[0])
             seen.append("out" if one is None else one.standing)
             routes.append(plan.routes["identity"])
             realm.pass_time(0.5)
             assert plan.routes["identity"].servers
-    assert sum(one != other for one, other in zip(seen, seen[1:], strict=False)) <= 6
-    assert sum(one is not other for one, other in zip(routes, routes[1:], strict=False)) <= 6
+    assert sum(one != other for one, other in pairwise(seen)) <= 6
+    assert sum(one is not other for one, other in pairwise(routes)) <= 6
 
 
 def test_it_is_taken_back_when_it_has_been_there_for_a_while() -> None:
@@ -90,13 +92,13 @@ def test_a_service_is_never_left_to_fewer_than_half() -> None:
         flap(realm, at[1], seconds=0.3)
         routes.append(realm.plan().routes["identity"])
     assert callable_names(routes[-1].servers) == set(at)
-    assert sum(one is not other for one, other in zip(routes[8:], routes[9:], strict=False)) == 0
+    assert sum(one is not other for one, other in pairwise(routes[8:])) == 0
     assert standings(realm.plan(), "identity")[at[0]] == ("held", "damping")
 
 
 def test_a_map_that_comes_and_goes_changes_nothing() -> None:
     """A registry that is wiped and filled every second damps nobody out of service."""
-    realm, at = realm_of(4)
+    realm, _ = realm_of(4)
     full, before = realm.world, realm.plan().routes["identity"]
     for turn in range(100):
         realm.wipe(f"wiped-{turn}")

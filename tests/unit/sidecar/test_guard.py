@@ -129,7 +129,7 @@ def test_a_rolling_deploy_is_never_guarded_nor_damped() -> None:
             realm.pass_time(0.5)
             realm.start("identity", address, draining=False, incarnation=f"{address}-{turn}")
             plan = realm.plan()
-            assert standings(plan, "identity") == {one: ("in", "map") for one in at}
+            assert standings(plan, "identity") == dict.fromkeys(at, ("in", "map"))
             assert callable_names(plan.routes["identity"].servers) == set(at)
 
 
@@ -217,7 +217,7 @@ def test_an_acceptance_that_comes_with_the_loss_counts() -> None:
 
 def test_an_acceptance_from_the_future_does_not_end_the_guard_for_good() -> None:
     """A time of acceptance that lies ahead counts for what is lost by now, not for what is lost later."""
-    realm, at = realm_of(3)
+    realm, _ = realm_of(3)
     realm.service("identity", loss_accepted_at=START + 1e6)
     realm.plan()
     realm.pass_time(60)
@@ -389,7 +389,7 @@ def test_what_is_held_survives_a_restart(kept: str) -> None:
 
 def test_a_map_that_was_wiped_while_the_agent_was_away_is_held() -> None:
     """The kept map is what the live one is compared with, also when nothing was held before."""
-    realm, at = realm_of(3)
+    realm, _ = realm_of(3)
     realm.restart(loses=True)
     before = realm.plan()
     realm.wipe()
@@ -400,7 +400,7 @@ def test_a_map_that_was_wiped_while_the_agent_was_away_is_held() -> None:
 
 def test_an_acceptance_is_not_taken_twice() -> None:
     """A word from before the loss does not end the hold after a restart; one from after it does."""
-    realm, at = realm_of(3)
+    realm, _ = realm_of(3)
     realm.service("identity", loss_accepted_at=START - 10)
     realm.plan()
     realm.vanish("identity")

@@ -347,7 +347,8 @@ def test_an_instance_that_cannot_be_used_is_quarantined(fields: dict[str, Any]) 
     bad = replace(Instance("identity", "10.0.0.9", 8000), **fields)
     key = bad.address if isinstance(bad.host, str) else "10.0.0.9:8000"
     table = {**realm.world.instances["identity"], key: bad}
-    realm.world = replace(realm.world, instances={"identity": table, "teams": {key: "nonsense"}, "billing": 7})
+    tables: Any = {"identity": table, "teams": {key: "nonsense"}, "billing": 7}
+    realm.world = replace(realm.world, instances=tables)
     plan = realm.plan()
     assert standings(plan, "identity")[key] == ("quarantined", "invalid")
     assert "cannot be called" in plan.decisions["identity"][key].says
@@ -393,7 +394,7 @@ def test_a_service_that_cannot_be_used_is_quarantined(fields: dict[str, Any]) ->
     plan = realm.plan()
     assert set(plan.routes) == {"teams"}
     assert plan.quarantined["identity"]
-    assert standings(plan, "identity") == {one: ("quarantined", "invalid") for one in at}
+    assert standings(plan, "identity") == dict.fromkeys(at, ("quarantined", "invalid"))
     realm.world = good
     plan = realm.plan()
     assert not plan.quarantined
