@@ -105,7 +105,7 @@ class Peer:
         return [address for address in gone if address not in kept]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each call, and that would cost twice as much
 class Route:
     """Whom a call goes to, and how: through the sidecar, or directly where `way` is None."""
 
