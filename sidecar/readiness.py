@@ -138,7 +138,7 @@ class Readiness:
             self._lose(says)
 
     def _lose(self, reason: str) -> None:
-        self.losses = 1 if self.clock() - self.since >= FORGIVEN_SECONDS else self.losses + 1
+        self.losses += 1
         self._become("not ready", reason)
 
     def _become(self, condition: Condition, reason: str) -> None:
