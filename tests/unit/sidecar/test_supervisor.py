@@ -187,11 +187,14 @@ def test_a_mistake_that_no_restart_cures_ends_everything() -> None:
 
 def test_a_mistake_of_the_agent_never_ends_haproxy() -> None:
     """An agent that ends with 2 is tried again: what serves goes on serving."""
-    supervisor, processes = _supervisor(PROXY, AGENT)
+    supervisor, processes = _supervisor(PROXY, replace(AGENT, is_ready=lambda: False))
     supervisor.tick()
+    processes.news()
     supervisor.ended(processes.pids["agent"], 2)
-    assert not supervisor.is_over
-    assert supervisor.tick() is not None
+    supervisor.tick()
+    processes.now += 1
+    supervisor.tick()
+    assert processes.news() == [("agent", "start")]
 
 
 def test_a_start_that_the_system_refuses_is_tried_again() -> None:
