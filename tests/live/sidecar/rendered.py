@@ -27,7 +27,7 @@ from tests.processes import Child, accepts, free_port
 
 class Instance:
     """An instance of a service: answers with its own name and what it was asked; `/empty` ends the connection instead,
-    `/slow` answers when it is let go."""
+    `/slow` and `/left` answer when it is let go."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class Instance:
                 if self.path == "/empty":
                     self.close_connection = True
                     return
-                if self.path == "/slow":
+                if self.path in ("/slow", "/left"):
                     instance.let_go.wait(10)
                 headers = [[key.lower(), value] for key, value in self.headers.items()]
                 said = json.dumps({"instance": instance.name, "headers": headers, "body": len(body)}).encode()
@@ -61,7 +61,11 @@ class Instance:
             def log_message(self, format: str, *arguments: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Quiet(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                """Say nothing of callers that left."""
+
+        self._server = Quiet(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
