@@ -25,7 +25,8 @@ DONE = ""
 """The answer to a command that worked and has nothing to say."""
 
 CHECK = "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s"
-"""How every server is looked after: a plain connection once a minute, and the answers that pass by."""
+"""How every server is looked after: a plain connection once a minute, and the answers that pass by. (`tcp-ut` would notice a
+host without power sooner; a server that is added at run time takes none.)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,10 @@ class Planner:
     def _assembled(self, world: World, touched: set[str]) -> Plan:
         last = self._plan
         if not touched:
-            return Plan(world.position, last.routes, last.decisions, last.guards, last.quarantined, self._again_at())
+            again_at = self._again_at()
+            if (world.position, again_at) == (last.position, last.again_at):
+                return last
+            return Plan(world.position, last.routes, last.decisions, last.guards, last.quarantined, again_at)
         routes: dict[str, Route] = dict(last.routes)
         decisions: dict[str, Mapping[str, Decision]] = dict(last.decisions)
         guards: dict[str, Guard] = dict(last.guards)

@@ -21,12 +21,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import atlas
 from tests.hosts import Host, Network
 from tests.processes import Child, free_port, wait_until
+from tests.store_servers import zookeeper_command
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -95,7 +96,7 @@ class SidecarHost:
         self.agent = self.host.run(
             [str(BIN / "sidecar"), "run", *ports, *options],
             output=self.folder / "sidecar.log",
-            env=self.environ(**environ),
+            env=self.environ(ATLAS_TOKEN=self.realm.token_for("host", self.address), **environ),
             cwd=self.folder,
         )
         if wait:
@@ -103,9 +104,17 @@ class SidecarHost:
         return self.agent
 
     def start_service(
-        self, name: str, code: str = WORKER, *, port: int = 0, wait: bool = True, **environ: object
+        self,
+        name: str,
+        code: str = WORKER,
+        *,
+        port: int = 0,
+        wait: bool = True,
+        supervised: bool = False,
+        **environ: object,
     ) -> Child:
-        """Start one instance under gunicorn; `port` of its Child is where it listens."""
+        """Start one instance under gunicorn; `realm.addresses` knows by its pid where it listens, and `<name>-<port>.pid` in the
+        folder of the host holds the pid of its master."""
         self._number += 1
         folder = self.folder / f"{name}-{self._number}"
         folder.mkdir()
@@ -113,8 +122,25 @@ class SidecarHost:
             textwrap.dedent(code).replace("{name}", name).replace("{{", "{").replace("}}", "}")
         )
         port = port or free_port()
-        settings = {"HOST": self.address, "PORT": port, "WORKERS": 1, "STATE_DIR": folder / "state", **environ}
-        command = [str(BIN / "gunicorn"), "-c", "python:smartservice.gunicorn", f"{name}_app:app"]
+        settings = {
+            "HOST": self.address,
+            "PORT": port,
+            "WORKERS": 1,
+            "STATE_DIR": folder / "state",
+            "ATLAS_TOKEN": self.realm.token_for("service", name),
+            **environ,
+        }
+        pid_file = self.folder / f"{name}-{port}.pid"
+        command = [
+            str(BIN / "gunicorn"),
+            "-c",
+            "python:smartservice.gunicorn",
+            "--pid",
+            str(pid_file),
+            f"{name}_app:app",
+        ]
+        if supervised:  # as systemd would: started again whenever it ends
+            command = ["sh", "-c", f"while :; do {' '.join(command)}; done"]
         child = self.host.run(command, output=folder / "log", env=self.environ(**settings), cwd=folder)
         self.services.setdefault(name, []).append(child)
         self.realm.addresses[child.pid] = f"{self.address}:{port}"
@@ -181,15 +207,95 @@ class SidecarHost:
         self.kill_proxy()
 
 
-class SidecarRealm:
-    """All of it; ends everything at the end."""
+class AtlasHost:
+    """A host with ZooKeeper and two replicas of `atlas serve` over it, which want tokens."""
 
-    def __init__(self, folder: Path, network: Network, atlas_url: str) -> None:
+    def __init__(self, folder: Path, host: Host) -> None:
+        self.host, self.address, self.folder = host, host.address, folder
+        folder.mkdir(parents=True)
+        self._store_port, self._ports = free_port(), (free_port(), free_port())
+        self.store = f"zookeeper://{host.address}:{self._store_port}/realm"
+        self.url = "http://" + ",".join(f"{host.address}:{port}" for port in self._ports)
+        self._environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("ATLAS", "SIDECAR"))},
+            "PYTHONPATH": str(ROOT),
+            "REALM": "testing",
+            "ATLAS_KEYS": "",
+            "STATE_DIR": str(folder / "state"),
+            "WORKERS": "1",
+            "DRAIN_SECONDS": "0",
+        }
+        self.zookeeper: Child | None = None
+        self.replicas: list[Child] = []
+        self.operator = ""
+
+    def start(self) -> AtlasHost:
+        """Start everything and wait until it answers."""
+        command = zookeeper_command(self.folder, self._store_port, self.address)
+        self.zookeeper = self.host.run(command, output=self.folder / "zookeeper.log", cwd=self.folder)
+        self.zookeeper.wait_ready(lambda: "Mode:" in self._ask_zookeeper())
+        if not self.operator:
+            self.operator = self.token("operator", "operator")
+        for port in self._ports:
+            command = [str(BIN / "atlas"), "serve", "--atlas", self.store, "--host", self.address, "--port", str(port)]
+            log = self.folder / f"atlas-{port}.log"
+            self.replicas.append(self.host.run(command, output=log, env=self._environ, cwd=self.folder))
+        for child, port in zip(self.replicas[-2:], self._ports, strict=True):
+            child.wait_ready(partial(self._is_ready, port), 30)
+        return self
+
+    def token(self, role: str, subject: str) -> str:
+        """A new token, made straight on the store."""
+        words = [str(BIN / "atlas"), "token", "create", role, subject, "--atlas", self.store]
+        return self.host.ask(words, env=self._environ).strip()
+
+    def command(self, *words: object, host: Host | None = None, seconds: float = 60) -> str:
+        """What `atlas ...` prints for the operator."""
+        environ = {**self._environ, "ATLAS_URL": self.url, "ATLAS_TOKEN": self.operator}
+        return (host or self.host).ask([str(BIN / "atlas"), *map(str, words)], env=environ, seconds=seconds)
+
+    def kill(self) -> None:
+        """Atlas and its store end without a word."""
+        for child in self.replicas:
+            child.stop(how=signal.SIGKILL)
+        self.replicas.clear()
+        if self.zookeeper is not None:
+            self.zookeeper.stop(how=signal.SIGKILL)
+
+    def _ask_zookeeper(self) -> str:
+        code = f"import socket; s = socket.create_connection(('{self.address}', {self._store_port}), 1); s.sendall(b'srvr'); print(s.recv(4096).decode())"
+        try:
+            return self.host.ask([sys.executable, "-c", code])
+        except AssertionError:
+            return ""
+
+    def _is_ready(self, port: int) -> bool:
+        url = f"http://{self.address}:{port}/healthcheck/ready"
+        code = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=2).status)"
+        try:
+            return self.host.ask([sys.executable, "-c", code]).strip() == "200"
+        except AssertionError:
+            return False
+
+
+class SidecarRealm:
+    """All of it; ends everything at the end. `tokens` gives the token of a role and subject, where Atlas wants tokens."""
+
+    def __init__(
+        self, folder: Path, network: Network, atlas_url: str, *, tokens: Callable[[str, str], str] | None = None
+    ) -> None:
         self.folder, self.network, self.atlas_url = folder, network, atlas_url
+        self.token = tokens or (lambda role, subject: "")
         self.hosts: list[SidecarHost] = []
         self.children: list[Child] = []
         self.addresses: dict[int, str] = {}
-        self.directory: atlas.Directory | None = None
+        self._tokens: dict[str, str] = {}
+
+    def token_for(self, role: str, subject: str) -> str:
+        """The token of a service or a host, made once."""
+        if subject not in self._tokens:
+            self._tokens[subject] = self.token(role, subject)
+        return self._tokens[subject]
 
     def host(self, name: str) -> SidecarHost:
         made = SidecarHost(self, self.network.host(name))
@@ -203,7 +309,8 @@ class SidecarRealm:
     def standing(self, host: SidecarHost, service: str, address: str) -> str:
         """What one sidecar makes of an instance."""
         status, told = host.ask(f"/v1/why/{service}/{address}")
-        return str(told.get("standing", "")) if status == 200 else ""
+        found = told.get("instances", []) if status == 200 else []
+        return str(found[0]["standing"]) if found else ""
 
     def wait_called(self, service: str, address: str, seconds: float = 10.0) -> None:
         wait_until(lambda: self.is_called(service, address), seconds, what=f"{service} at {address} in every sidecar")

@@ -75,26 +75,31 @@ def _running(server: StoreServer) -> Iterator[StoreServer]:
 @contextmanager
 def zookeeper_server() -> Iterator[StoreServer]:
     """A running ZooKeeper server of its own; never the one that the machine may run."""
-    java, jar = require("java"), require("zookeeper")
     with directory() as root:
         port = free_port()
-        settings = {
-            "tickTime": 500, "minSessionTimeout": 1000, "maxSessionTimeout": 60000, "dataDir": root / "data",
-            "clientPort": port, "clientPortAddress": "127.0.0.1", "admin.enableServer": "false", "maxClientCnxns": 0,
-            "4lw.commands.whitelist": "srvr,wchs",
-        }  # fmt: skip
-        (root / "zoo.cfg").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        # Debian's jar names what it needs, and its directory holds everybody's; elsewhere the directory is ZooKeeper's own.
-        command = [
-            java, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dzookeeper.forceSync=no",
-            "-cp", str(jar) if jar.parent == Path("/usr/share/java") else f"{jar.parent}/*",
-            "org.apache.zookeeper.server.ZooKeeperServerMain", root / "zoo.cfg",
-        ]  # fmt: skip
+        command = zookeeper_command(root, port)
         url = "zookeeper://127.0.0.1:{port}/{name}"
         with _running(
             StoreServer("zookeeper", port, command, lambda: "Mode:" in ask_zookeeper(port, "srvr"), root, url)
         ) as server:
             yield server
+
+
+def zookeeper_command(root: Path, port: int, address: str = "127.0.0.1") -> list[str | Path]:
+    """How a ZooKeeper server is run that keeps what it is told below `root`; writes its settings there."""
+    java, jar = require("java"), require("zookeeper")
+    settings = {
+        "tickTime": 500, "minSessionTimeout": 1000, "maxSessionTimeout": 60000, "dataDir": root / "data",
+        "clientPort": port, "clientPortAddress": address, "admin.enableServer": "false", "maxClientCnxns": 0,
+        "4lw.commands.whitelist": "srvr,wchs",
+    }  # fmt: skip
+    (root / "zoo.cfg").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    # Debian's jar names what it needs, and its directory holds everybody's; elsewhere the directory is ZooKeeper's own.
+    return [
+        java, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dzookeeper.forceSync=no",
+        "-cp", str(jar) if jar.parent == Path("/usr/share/java") else f"{jar.parent}/*",
+        "org.apache.zookeeper.server.ZooKeeperServerMain", root / "zoo.cfg",
+    ]  # fmt: skip
 
 
 def ask_zookeeper(port: int, word: str) -> str:
