@@ -15,7 +15,7 @@ from atlas.keeper import Keeper
 from atlas.model import Author, Instance, Lease, Ruling
 from atlas.server import commanding, readiness, standing
 from atlas.server.terminal import Session
-from atlas.server.waiting import Waiting
+from atlas.server.waiting import Waiting, limit_text
 from atlas.server.wording import count, one_line, plain, span
 from atlas.world import Delta, Place, World
 from smartrealm.errors import Conflict, SmartError, Unavailable
@@ -218,7 +218,7 @@ class Walk:
         revision = self._give_back()
         waited = Waiting(self._session, self._say).until(world, revision, (), orders.drain_seconds)
         if not waited.in_time:
-            raise _Failed(f"it is enabled, but after {span(orders.drain_seconds)} still: {waited.missing()}")
+            raise _Failed(f"it is enabled, but after {limit_text(orders.drain_seconds)} still: {waited.missing()}")
         seconds = self._session.timer() - begun
         self._say(f"takes calls again ({seconds:.1f} s)")
         return Rolled(before.address, before.version, after.version, round(seconds, 3))
@@ -238,7 +238,7 @@ class Walk:
             raise
         waited = Waiting(self._session, self._say).until(world, revision, [instance.key], self._orders.drain_seconds)
         if not waited.in_time:
-            raise _Failed(f"it was not drained within {span(self._orders.drain_seconds)}: {waited.missing()}")
+            raise _Failed(f"it was not drained within {limit_text(self._orders.drain_seconds)}: {waited.missing()}")
         by = f", {count(waited.awaited.sidecars, 'sidecar')}" if waited.awaited.sidecars else ""
         self._say(f"drained ({waited.seconds:.1f} s{by}), running the command")
 
@@ -271,7 +271,7 @@ class Walk:
                 self._say(f"is back{version} and ready ({self._session.timer() - begun:.1f} s)")
                 return instance
             if self._session.timer() - begun >= self._orders.ready_seconds:
-                raise _Failed(f"it was not back and ready within {span(self._orders.ready_seconds)}: {missing}")
+                raise _Failed(f"it was not back and ready within {limit_text(self._orders.ready_seconds)}: {missing}")
             if missing != told:
                 told = missing
                 self._say(f"waiting: {missing}")

@@ -12,11 +12,12 @@ from atlas.reports import host_of, is_sidecar
 from atlas.server import standing
 from atlas.server.sidecars import Awaited, look
 from atlas.server.terminal import Session
-from atlas.server.wording import count, plain
+from atlas.server.wording import count, plain, span
 from atlas.world import World
 from smartrealm.errors import NotFound, Unavailable
 
-POLL_SECONDS = 0.1
+FIRST_PAUSE_SECONDS, POLL_SECONDS = 0.02, 0.1
+"""Between two looks at the reports: doubling, since most sidecars follow at once."""
 TOLD_EVERY_SECONDS = 0.3
 """Until the first line of progress, and between two of them at least."""
 
@@ -59,6 +60,7 @@ class Waiting:
         self._told = ("", begun)
         self._leases = tuple(name for name in world.leases if is_sidecar(name))
         awaited, away = Awaited(revision, behind=tuple(map(host_of, self._leases))), ""
+        pause = FIRST_PAUSE_SECONDS
         while True:
             passed = self._session.timer() - begun
             try:
@@ -70,7 +72,8 @@ class Waiting:
             if passed >= seconds:
                 return Waited(awaited, passed, False, away)
             self._progress(f"Atlas is away: {away}" if away else f"waiting for {awaited.told()}")
-            self._session.sleep(min(POLL_SECONDS, max(seconds - passed, 0.001)))
+            self._session.sleep(min(pause, max(seconds - passed, 0.001)))
+            pause = min(POLL_SECONDS, 2 * pause)
 
     def _look(self, world: World, revision: int, instances: Collection[str]) -> Awaited:
         directory = self._session.directory
@@ -113,6 +116,11 @@ class Waiting:
         if line != last and now - at >= TOLD_EVERY_SECONDS:
             self._told = (line, now)
             self._say(line)
+
+
+def limit_text(seconds: float) -> str:
+    """A time that was given as a limit."""
+    return f"{seconds:g} s" if seconds < 10 else span(seconds)
 
 
 def no_sidecars(realm: str) -> str:

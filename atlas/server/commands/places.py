@@ -11,7 +11,7 @@ import click
 
 from atlas.model import Ruling, State
 from atlas.server.terminal import Command, Session, writes
-from atlas.server.waiting import Waiting, no_sidecars, told_uncovered, uncovered
+from atlas.server.waiting import Waiting, limit_text, no_sidecars, told_uncovered, uncovered
 from atlas.server.wording import count, moment, one_line, parse_span, plain, span
 from atlas.world import World
 from smartrealm.errors import NotFound, ValidationFailed
@@ -196,7 +196,9 @@ def _wait(session: Session, rulings: Sequence[Ruling], revision: int, seconds: f
     heard = waited.awaited
     missing = told_uncovered(uncovered(world, {*heard.done, *heard.behind, *heard.calls, *heard.silent}))
     if not waited.in_time:
-        session.note(_left(rulings, f"atlas: after {span(seconds)} still waiting for {waited.missing()}: {named}"))
+        session.note(
+            _left(rulings, f"atlas: after {limit_text(seconds)} still waiting for {waited.missing()}: {named}")
+        )
     elif not heard.sidecars:
         session.say(f"{named}: revision {revision} is in the map; {no_sidecars(session.realm)}.")
     else:

@@ -114,6 +114,39 @@ def test_one_that_is_not_ready_is_not_enabled(realm: Realm) -> None:
     assert realm.states()[realm.first.address] == "draining"
 
 
+def test_nothing_is_restarted_before_it_is_drained_everywhere(realm: Realm) -> None:
+    """A sidecar that does not follow stops the walk in time, and the instance takes calls as before."""
+    realm.sidecar.stuck = True
+    result = realm.runs("roll", "identity", "--command", realm.command, "--drain-timeout", "0.2s")
+    assert result.exit_code == 1
+    assert "it was not drained within 0.2 s: web-1 to apply revision 2; " in result.stderr
+    assert (realm.first.starts, set(realm.states().values())) == (1, {"enabled"})
+
+
+def test_the_next_one_waits_until_the_last_one_takes_calls_everywhere(realm: Realm) -> None:
+    """Enabled in the map is not enough."""
+    begun, go = realm.runs.folder / "begun", realm.runs.folder / "go"
+    command = f"touch {begun}; while [ ! -e {go} ]; do sleep 0.02; done"
+    words = ("roll", "identity", "--no-restart", "--drain-timeout", "0.3s", "--command", command)
+    thread, found = begin(realm.runs, *words)
+    wait_until(begun.exists, 5)
+    realm.sidecar.stuck = True
+    go.touch()
+    thread.join(5)
+    (result,) = found
+    assert "it is enabled, but after 0.3 s still: web-1 to apply" in result.stderr  # type: ignore[attr-defined]
+    assert f"untouched: {realm.second.address}" in result.stderr  # type: ignore[attr-defined]
+
+
+def test_a_command_that_restarts_nothing_is_noticed(realm: Realm) -> None:
+    """The same incarnation is not a restarted one, unless that is what is wanted."""
+    words = ("roll", "identity", "--command", "true", "--one", realm.first.address)
+    result = realm.runs(*words, "--ready-timeout", "0.1s")
+    assert result.exit_code == 1
+    assert "it is still the one from before" in result.stderr
+    realm.runs.ok(*words, "--no-restart")
+
+
 def test_it_never_begins_when_nobody_else_takes_calls(realm: Realm) -> None:
     """Exit code 4, nothing written; --force insists. One that an operator took out is left alone."""
     host, _, port = realm.second.address.partition(":")
