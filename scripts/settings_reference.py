@@ -27,6 +27,7 @@ These variables of the environment decide where settings come from, so they cann
 | `REALM` | `local` | The realm of this process: `local` is a laptop, any other name an environment. |
 | `CONFIG_FILE` | none | A JSON file with overrides, followed while the service runs. |
 | `STATE_DIR` | `$XDG_STATE_HOME/smartservice` | Where the last good overrides are kept, readable by their owner only. When it is set, the [retry budget](smartclient-calls.md#when-a-call-is-tried-again) too. |
+| `SIDECAR_DIR` | `/run/smartservice/<realm>`, else `STATE_DIR/sidecar/<realm>` | Where this service and the [sidecar of its host](service.md#the-sidecar-of-its-host) meet. |
 | `FINGERPRINT_KEY` | `SECRET_KEY`, else realm and service | The key of the fingerprints that `explain` shows for secrets. |
 | `RELOAD` | off | `1`: gunicorn restarts workers when a file changes, without a drain. For development. |
 | `TEST_DATABASE_URL`, `TEST_REDIS_URL` | a SQLite file; none | The servers that a service's own tests use. |

@@ -9,7 +9,7 @@ from typing import Any
 
 from smartrealm.findings import Finding, worst_first
 
-_BOOTSTRAP = frozenset({"REALM", "CONFIG_FILE", "STATE_DIR", "FINGERPRINT_KEY"})
+_BOOTSTRAP = frozenset({"REALM", "CONFIG_FILE", "STATE_DIR", "SIDECAR_DIR", "FINGERPRINT_KEY"})
 
 TOLD_SECONDS = 1.0
 """In less than this every sidecar of the realm has heard that an instance drains."""
