@@ -131,6 +131,9 @@ class Admin:
             return self._route(request)
         except ValidationFailed as error:
             return problem(error.status, error.code, error.message, errors=error.errors)
+        except TimeoutError:
+            told = "The agent is busy and has not done it yet; it may still do it. `sidecar status` says how it stands."
+            return problem(504, "deadline-exceeded", told)
         except SmartError as error:
             return problem(error.status, error.code, error.message, **error.details)
 

@@ -173,15 +173,16 @@ def instance_says(one: Mapping[str, Any], now: float) -> str:
     """`10.0.0.7:8000 takes no calls since 03:12:04 (5 min), decided by an operator's word at revision 41: loses requests`."""
     decided = DECIDED_BY.get(one["reason"], str(one["reason"]))
     revision = f" at revision {one['revision']}" if one.get("revision") else ""
-    until = f" Tried again at {moment(one['until'], now)}." if one.get("until") else ""
     is_plain = one["standing"] == "in" and one["reason"] == "map"
     says = f": {plain(one['says'])}" if one.get("says") and not is_plain else ""
     verb = STANDING.get(one["standing"], str(one["standing"]))
-    told = f"{plain(one['address'])} {verb}{since(one.get('since'), now)}, decided by {decided}{revision}{says}{until}"
-    condition = one.get("condition")
-    if condition == "down" and one["standing"] != "out":
-        told += " HAProxy finds that it does not answer now."
-    return told
+    told = f"{plain(one['address'])} {verb}{since(one.get('since'), now)}, decided by {decided}{revision}{says}"
+    more = []
+    if one.get("until"):
+        more.append(f"It is tried again at {moment(one['until'], now)}.")
+    if one.get("condition") == "down" and one["standing"] != "out":
+        more.append("HAProxy finds that it does not answer now.")
+    return " ".join([told.rstrip(".") + ".", *more]) if more else told
 
 
 def why_lines(document: Mapping[str, Any], now: float) -> list[str]:

@@ -153,8 +153,8 @@ def _of_document(document: Mapping[str, Any]) -> World:
 
 def _of_export(text: str) -> World:
     """The folded export: services and rulings of its changes, instances of its leases."""
+    from atlas.log import read_change
     from atlas.model import Edit
-    from atlas.wire import read_change
     from atlas.world import Delta, Position, World
 
     records = [json.loads(line) for line in text.splitlines() if line.strip()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +46,8 @@ def run(context: click.Context, /, given_directory: str | None, proxy: str | Non
     how = proxy or tools.environ.get("SIDECAR_PROXY") or "own"
     if how not in ("own", "external"):
         raise click.UsageError(f"SIDECAR_PROXY is {how!r}: write own or external")
-    # Imported here: only this command needs the agent.
-    agent = importlib.import_module("sidecar.agent")
+    from sidecar import agent  # Only this command needs it.
+
     agent.run(settings, external=how == "external", leave=leave, started=lambda: click.echo(welcome(settings)))
 
 
