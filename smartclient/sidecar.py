@@ -66,6 +66,7 @@ class Sidecar:
         self._refused = False
         self._again_at = -math.inf
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
         on_fork(self, Sidecar._begin_anew)
 
     @property
@@ -76,7 +77,14 @@ class Sidecar:
     def way(self, now: float, *, alone: bool) -> Way | None:
         """The way for the next call, None: go directly. `alone`: there is no other way than this one."""
         if self._directory is not None and now >= self._look_at:
-            self._look(self._directory, now, alone)
+            # The first look is waited for by everybody: until it is over nobody knows of a sidecar.
+            if self._looking.acquire(blocking=self._look_at == -math.inf):
+                try:
+                    if now >= self._look_at:
+                        self._look(self._directory, now, alone)
+                finally:
+                    self._look_at = now + LOOK_SECONDS
+                    self._looking.release()
         way = self._way
         if way is None or alone or not self._refused:
             return way
@@ -105,7 +113,6 @@ class Sidecar:
     def _look(self, directory: Path, now: float, alone: bool) -> None:
         from atlas.announcement import is_carried, read_sidecar
 
-        self._look_at = now + LOOK_SECONDS
         told = read_sidecar(directory)
         if told is None or (told.realm and self._realm and told.realm != self._realm):
             self._way = None
@@ -122,6 +129,7 @@ class Sidecar:
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
 
     def __repr__(self) -> str:
         if self._way is not None:

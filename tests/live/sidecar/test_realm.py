@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -139,9 +140,7 @@ def test_atlas_and_its_store_may_die(town: Town) -> None:
             other.wait_for(100)
         town.atlas.start()
         for host in town.hosts:
-            wait_until(
-                lambda host=host: host.ask("/v1/status")[1]["map"]["failure"] is None, what="Atlas followed again"
-            )
+            wait_until(partial(_follows, host), what="Atlas followed again")
     assert load.lost == []
     assert other.lost == []
 
@@ -205,6 +204,10 @@ def test_a_host_that_dies_takes_no_get_with_it(town: Town) -> None:
     told = json.loads(calls.text().splitlines()[-1])
     assert told["lost"] == []
     assert told["good"] > 200
+
+
+def _follows(host: SidecarHost) -> bool:
+    return host.ask("/v1/status")[1]["map"]["failure"] is None
 
 
 def _answers(host: SidecarHost) -> bool:
