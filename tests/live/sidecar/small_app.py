@@ -30,15 +30,14 @@ def main() -> None:
         def log_message(self, *_: object) -> None:
             pass
 
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in the threads, too: it is waited for below
     for port in ports:
         server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
     told = [Announcement("identity", port, pid=os.getpid(), incarnation=str(os.getpid())) for port in ports]
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     for one in told:
         announce(directory, one)
-    stopping.wait()
+    signal.sigwait({signal.SIGTERM})
     for one in told:
         announce(directory, replace(one, draining=True))
     time.sleep(0.5)
