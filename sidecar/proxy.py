@@ -18,15 +18,13 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from random import random
 
+from sidecar.master import Master, Processes, is_listened_on
 from sidecar.render import Files
 from sidecar.runtime import Info, Runtime, parse_sessions_of_streams, wait_for
 from sidecar.settings import Settings
@@ -71,39 +69,6 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
-@dataclass(frozen=True, slots=True)
-class Processes:
-    """What the master says of itself and its workers."""
-
-    master: int
-    reloads: int
-    failed: int
-    """How many reloads have failed since the last one that did not."""
-    worker: int | None
-    """The one that takes new calls; None while there is none, or (3.x) when the last reload failed."""
-    old: tuple[int, ...]
-    """Those that end what they have; also, after a failed reload, the one that goes on (3.x)."""
-
-
-def parse_processes(text: str) -> Processes:
-    """The answer of the master to `show proc`."""
-    master = reloads = failed = 0
-    workers: list[int] = []
-    old: list[int] = []
-    section = workers
-    for line in text.split("\n"):
-        if line.startswith("#"):
-            section = old if line.startswith("# old workers") else workers
-        elif found := re.match(r"(\d+)\s+(master|worker)\s+(\d+)(?:\s+\[failed: (\d+)\])?", line):
-            if found[2] == "master":
-                master, reloads, failed = int(found[1]), int(found[3]), int(found[4] or 0)
-            else:
-                section.append(int(found[1]))
-    if not master:
-        raise Unavailable(f"What answers on HAProxy's master socket is no HAProxy: {text[:80]!r}.")
-    return Processes(master, reloads, failed, workers[0] if workers else None, tuple(old))
-
-
 class Pace:
     """When the next reload may be: `seconds` after the last one, and a little later than it was wished for, so that not
     every host reloads at the same moment."""
@@ -135,6 +100,7 @@ class Proxy:
         *,
         external: bool = False,
         start_seconds: float = 30.0,
+        look_seconds: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] = random,
@@ -150,7 +116,8 @@ class Proxy:
         self._sleep = sleep
         self._pace = Pace(settings.reload_seconds, random)
         self._child: int | None = None
-        self._look = Runtime(settings.runtime_socket, timeout_seconds=2.0)
+        self._master = Master(settings.master_socket, settings.runtime_socket, clock=clock, sleep=sleep)
+        self._look = Runtime(settings.runtime_socket, timeout_seconds=look_seconds)
 
     def version(self) -> str:
         """The version of the HAProxy that runs; of the program, when none runs."""
@@ -171,11 +138,12 @@ class Proxy:
     def is_running(self) -> bool:
         """Whether a worker answers that has a master: without one it is about to end."""
         self._reap()
-        return _is_listened_on(self.settings.master_socket) and self._info() is not None
+        self._trim_log()
+        return is_listened_on(self.settings.master_socket) and self._info() is not None
 
     def processes(self) -> Processes:
         """The pids of the master and its workers. Raises Unavailable when the master does not answer."""
-        return parse_processes(self._ask_master("show proc"))
+        return self._master.processes()
 
     def start(self) -> bool:
         """Start HAProxy with the file as it is written and wait until it answers; False when one runs already, which is
@@ -223,7 +191,7 @@ class Proxy:
         info = self._look.info()
         with suppress(Unavailable):  # a HAProxy without master socket has no old workers that we could ask
             for pid in set(self.processes().old) - {info.pid}:
-                of_old = parse_sessions_of_streams(self._ask_master(f"@!{pid} show sess"))
+                of_old = parse_sessions_of_streams(self._master.ask(f"@!{pid} show sess"))
                 found = {server: count + of_old.get(server[1], 0) for server, count in found.items()}
         return found
 
@@ -328,30 +296,26 @@ class Proxy:
         before = self._look.info()
         known = self.processes()
         begin = self._trim_log()
-        answer = self._ask_master("reload", seconds=self._start_seconds)
-        if "Success=0" in answer:  # since 2.7 the master answers when it knows
-            raise self._refused(answer)
-        asked_at = self._clock()
+        with self._master.begin("reload") as asked:
 
-        def has_failed() -> bool:
-            # 2.6 answers at once, and tells of a failure only when it is asked. It executes itself anew meanwhile.
-            if self._clock() - asked_at < 0.05:
+            def has_failed() -> bool:
+                if "Success=" in asked.said() or not asked.is_over():  # since 2.7 the master answers when it knows
+                    return asked.is_over() and "Success=0" in asked.said()
+                with suppress(Unavailable):  # 2.6 answers nothing, and executes itself anew meanwhile
+                    now = self.processes()
+                    return now.reloads > known.reloads and now.failed > 0
                 return False
-            with suppress(Unavailable):
-                now = self.processes()
-                return now.reloads > known.reloads and now.failed > 0
-            return False
 
-        fresh = wait_for(
-            self._look,
-            lambda info: info.pid != before.pid and not info.stopping,
-            self._start_seconds,
-            clock=self._clock,
-            sleep=self._sleep,
-            gone=has_failed,
-        )
-        if fresh is None and has_failed():
-            raise self._refused(self._logged_since(begin))
+            fresh = wait_for(
+                self._look,
+                lambda info: info.pid != before.pid and not info.stopping,
+                self._start_seconds,
+                clock=self._clock,
+                sleep=self._sleep,
+                gone=has_failed,
+            )
+            if fresh is None and has_failed():
+                raise self._refused(asked.said() or self._logged_since(begin))
         if fresh is None:
             raise Unavailable(
                 f"HAProxy was told to reload, and after {self._start_seconds:g} s no new worker answers; see {self.log}."
@@ -376,22 +340,6 @@ class Proxy:
             return None
         return info if _takes_calls(info) else None
 
-    def _ask_master(self, text: str, *, seconds: float = 2.0) -> str:
-        """The master's answer to one command. It listens a moment after its worker does, and not while it executes itself
-        anew (a start, a reload): then it is asked again."""
-        end = self._clock() + seconds
-        while True:
-            try:
-                return _ask(self.settings.master_socket, text, seconds)
-            except OSError as error:
-                may_come = isinstance(error, ConnectionError) and _is_listened_on(self.settings.runtime_socket)
-                if not may_come or self._clock() > end:
-                    raise Unavailable(
-                        f"The master of HAProxy does not answer on {self.settings.master_socket} "
-                        f"({error.strerror or error}): it is not running, or was started without -S."
-                    ) from error
-                self._sleep(0.005)
-
     def _settles(self, seconds: float) -> bool:
         """Whether HAProxy runs; waits while it is neither running nor gone. Raises Unavailable when it stays so."""
         end = self._clock() + seconds
@@ -407,7 +355,7 @@ class Proxy:
         return True
 
     def _is_there(self) -> bool:
-        return _is_listened_on(self.settings.master_socket) or _is_listened_on(self.settings.runtime_socket)
+        return is_listened_on(self.settings.master_socket) or is_listened_on(self.settings.runtime_socket)
 
     def _wait_gone(self, seconds: float) -> bool:
         """Whether within this time nobody listens on HAProxy's sockets any more."""
@@ -491,29 +439,3 @@ def _no_program(program: str, error: BaseException) -> ConfigurationError:
         f"HAProxy cannot be run as {program!r} ({error}): install it (Debian: apt-get install haproxy), or say where it is "
         "with --haproxy or SIDECAR_HAPROXY."
     )
-
-
-def _is_listened_on(path: Path) -> bool:
-    """Whether a process has this unix socket open, be it frozen: a connection is refused only when none has."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:  # its queue is full
-            return True
-        except OSError:
-            return False
-    return True
-
-
-def _ask(path: Path, text: str, seconds: float) -> str:
-    """Send one command to the master's socket and read until it closes."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(seconds)
-        connection.connect(str(path))
-        connection.sendall(text.encode() + b"\n")
-        connection.shutdown(socket.SHUT_WR)  # or some versions wait for more
-        answer = bytearray()
-        while more := connection.recv(1 << 16):
-            answer += more
-    return answer.decode(errors="replace").strip("\n")

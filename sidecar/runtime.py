@@ -137,7 +137,8 @@ class Runtime:
         ]
 
     def read(self, maps: Path) -> Reading:
-        """What the worker knows of servers and of the maps below `maps`; from here on `run` speaks to this worker only."""
+        """What the worker knows of servers and of the maps in `maps`, as the file names that directory; from here on `run`
+        speaks to this worker only."""
         with self._session() as session:
             who, listed, named, servers = session.answers(
                 ["show info", "show map", "show backend", "show servers state"]

@@ -60,8 +60,7 @@ def check_files(files: Files, settings: Settings) -> tuple[Problem, ...]:
         config = Path(directory) / settings.proxy_config.name
         maps = Path(directory) / settings.proxy_maps.name
         maps.mkdir()
-        text = files.config.replace(f"{settings.proxy_maps}/", f"{maps}/")
-        config.write_text(text)
+        config.write_text(files.config)  # it names its maps relative to itself
         for name, entries in files.maps.items():
             (maps / f"{name}.map").write_text(entries)
         try:
@@ -81,7 +80,7 @@ def check_files(files: Files, settings: Settings) -> tuple[Problem, ...]:
             ) from error
         if done.returncode == 0:
             return ()
-        found = problems(done.stderr, text, str(config))
+        found = problems(done.stderr, files.config, str(config))
     return found or (Problem("", "; ".join(alerts(done.stderr)) or f"haproxy -c ended with {done.returncode}"),)
 
 
@@ -145,7 +144,6 @@ def _write_whole(path: Path, text: str) -> None:
 def _keep_previous(path: Path) -> None:
     """Give the file that is replaced another name beside its own, which it keeps until the next one takes it."""
     kept = path.with_name(f"{path.name}.previous")
-    with suppress(FileNotFoundError):
-        kept.unlink()
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # it is a help for the operator: without hard links there is none
+        kept.unlink(missing_ok=True)
         os.link(path, kept)

@@ -187,8 +187,7 @@ def test_a_frozen_haproxy_is_neither_doubled_nor_cleaned_away(one: Steered, two:
     """One that is alive and silent keeps its sockets and its port; the error names where its pid is."""
     one.begin(route("orders", *two))
     known = one.proxy.processes()
-    fresh = Proxy(one.settings, clock=iter(range(10_000)).__next__, sleep=lambda seconds: None)
-    fresh._look._timeout = 0.05
+    fresh = Proxy(one.settings, look_seconds=0.05, clock=iter(range(10_000)).__next__, sleep=lambda seconds: None)
     os.kill(known.worker or 0, signal.SIGSTOP)
     try:
         with pytest.raises(Unavailable, match=r"haproxy\.pid"):
