@@ -59,3 +59,8 @@ def parse_split(text: str) -> tuple[Share, ...]:
 def share_of(shares: Iterable[Share], bucket: int) -> Share | None:
     """The share that a bucket belongs to; None: the rest, which goes to the versions of no share."""
     return next((share for share in shares if bucket < share.limit), None)
+
+
+def share_for(shares: Iterable[Share], version: str) -> Share | None:
+    """The share that instances of a version belong to: the first one that fits; None: the rest."""
+    return next((share for share in shares if share.fits(version)), None)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from atlas.model import EVERY_SERVICE, Edit, Instance, Kind, Lease, Override, Ruling, Service, State, Token
-from atlas.splits import Share, parse_split, share_of
+from atlas.splits import Share, parse_split, share_for, share_of
 from smartrealm.errors import ValidationFailed
 
 
@@ -80,7 +80,7 @@ class World:
         """Where new calls may go, under the version policy of the service: all versions while no instance fits it.
 
         With a `bucket` (0 to 9999; see `atlas.splits`) only the side of the service's split that this bucket belongs to: a
-        share goes before the policy, the rest is what fits no share. A side on which nobody takes calls is answered by the
+        share goes before the policy, the rest is what fits no share, and what fits several belongs to the first. A side on which nobody takes calls is answered by the
         others.
         """
         places = tuple(place for place in self.places(service, now) if place.takes_calls)
@@ -89,11 +89,9 @@ class World:
             return places
         shares = _shares_of(known.split) if bucket is not None and known.split else ()
         if bucket is not None and shares:
-            share = share_of(shares, bucket)
-            if share is not None:
-                return _fitting(places, share.fits) or _by_policy(places, known)
-            rest = _fitting(places, lambda version: not any(one.fits(version) for one in shares))
-            return _by_policy(rest or places, known)
+            side = share_of(shares, bucket)
+            on_it = _fitting(places, lambda version: share_for(shares, version) == side)
+            return on_it if side is not None and on_it else _by_policy(on_it or places, known)
         return _by_policy(places, known)
 
     def overrides_of(self, service: str) -> Iterator[Override]:

@@ -11,7 +11,7 @@ import click
 from atlas.model import Report, Service
 from atlas.reports import host_of, is_sidecar
 from atlas.server.wording import count, plain, span, table
-from atlas.splits import BUCKETS, parse_split
+from atlas.splits import BUCKETS, Share, parse_split, share_for
 from atlas.world import Place, Position, World
 
 _MOST_NAMED = 8
@@ -186,17 +186,17 @@ def sidecars_json(reports: Mapping[str, Report], position: Position, now: float)
 def shares_json(world: World, service: Service, now: float) -> list[dict[str, Any]]:
     """The sides of a split with who is there for each, the rest last (its version is empty); nothing without a split."""
     shares = parse_split(service.split)
-    places = world.places(service.name, now)
-    sides: list[dict[str, Any]] = []
-    begin = 0
-    for share in shares:
-        fitting = [place for place in places if share.fits(place.instance.version)]
-        sides.append(_side(share.version, begin, share.limit, fitting))
-        begin = share.limit
-    if shares and begin < BUCKETS:
-        rest = [place for place in places if not any(share.fits(place.instance.version) for share in shares)]
-        sides.append(_side("", begin, BUCKETS, rest))
-    return sides
+    sides: dict[Share | None, list[Place]] = {share: [] for share in shares}
+    rest_begins = shares[-1].limit if shares else BUCKETS
+    if rest_begins < BUCKETS:
+        sides[None] = []
+    for place in world.places(service.name, now):
+        sides.setdefault(share_for(shares, place.instance.version), []).append(place)
+    limits = [0, *(share.limit for share in shares)]
+    told = [
+        _side(share.version, begin, share.limit, sides[share]) for share, begin in zip(shares, limits, strict=False)
+    ]
+    return [*told, _side("", rest_begins, BUCKETS, sides[None])] if rest_begins < BUCKETS else told
 
 
 def _side(version: str, begin: int, limit: int, places: Collection[Place]) -> dict[str, Any]:
