@@ -119,12 +119,12 @@ class Watch:
         return self.release(silent)
 
     def note(self, address: str, *, silent: bool, now: float) -> bool:
-        """What a check has found out about one that is held; whether it is held at all."""
+        """What a check has found out about one that is held; whether that may change anything."""
         held = self.held.get(address)
         if held is None:
             return False
         self.held[address] = replace(held, silent_at=now if silent else None, answered_at=None if silent else now)
-        return True
+        return any(one.is_silent(now) for one in self.held.values())
 
     def refresh_rulings(self, ruling_of: Callable[[str], Ruling | None], epoch: str) -> None:
         """Follow the operator's word on those that are held. In another map than the one that gave it, silence takes nothing

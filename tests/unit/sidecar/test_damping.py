@@ -147,6 +147,34 @@ def test_flaps_survive_a_restart() -> None:
     assert standings(realm.plan(), "identity")[at[0]] == ("out", "damping")
 
 
+def test_a_kept_map_from_before_counts_no_return() -> None:
+    """A restart over a map in which the instance is still there is no return of it."""
+    realm, at = realm_of(3)
+    flap(realm, at[0])
+    flap(realm, at[0])
+    kept = realm.world
+    for _ in range(5):
+        realm.vanish("identity", at[0])
+        realm.plan()
+        realm.restart()
+        realm.world = kept
+        assert standings(realm.plan(), "identity")[at[0]] == ("in", "map")
+
+
+def test_a_drain_after_returns_is_a_drain() -> None:
+    """An instance that came back twice, and then is deployed again and again, does not wait."""
+    realm, at = realm_of(3)
+    flap(realm, at[0])
+    flap(realm, at[0])
+    for _ in range(5):
+        realm.start("identity", at[0], draining=True)
+        realm.plan()
+        realm.vanish("identity", at[0])
+        realm.plan()
+        realm.start("identity", at[0], draining=False)
+        assert standings(realm.plan(), "identity")[at[0]] == ("in", "map")
+
+
 def test_nothing_is_remembered_for_ever() -> None:
     """A service that came, flapped and went leaves nothing behind."""
     realm, _ = realm_of(1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.guard import WINDOW_SECONDS, Loss, too_many
+from atlas.model import Instance
+from sidecar.guard import WINDOW_SECONDS, Held, Loss, Watch, too_many
 from tests.unit.sidecar.planning import START, Realm, addresses, callable_names, standings
 
 
@@ -42,6 +43,18 @@ def test_losses_within_half_a_minute_count_together() -> None:
     plan = realm.plan()
     assert plan.guards["identity"].addresses == tuple(sorted(at[:6]))
     assert (plan.guards["identity"].lost, plan.guards["identity"].of) == (6, 10)
+
+
+def test_half_is_a_minority_whatever_else_leaves() -> None:
+    """Half of a service that is lost is let go, also when another one drains meanwhile; when nobody is left, it is held."""
+    realm, at = realm_of(6)
+    realm.vanish("identity", *at[:3])
+    realm.start("identity", at[3], draining=True)
+    assert not realm.plan().guards
+    realm, at = realm_of(6)
+    realm.vanish("identity", *at[:3])
+    realm.start("identity", *at[3:], draining=True)
+    assert realm.plan().guards["identity"].addresses == tuple(at[:3])
 
 
 def test_losses_that_lie_apart_are_let_go() -> None:
@@ -201,6 +214,15 @@ def test_the_operator_accepts_the_loss_for_the_realm() -> None:
     plan = realm.plan()
     assert not plan.guards
     assert callable_names(plan.routes["identity"].servers) == {at[3]}
+    realm.start("identity", *addresses(3, port=9000))
+    realm.plan()
+    realm.vanish("identity", "10.0.0.1:9000")
+    assert not realm.plan().guards, "what was accepted does not count with what is lost next"
+    realm.vanish("identity")
+    assert len(realm.plan().guards["identity"].addresses) == 4
+    realm.planner.accept("identity")
+    realm.start("identity", at[3])
+    realm.plan()
     realm.vanish("identity", at[3])
     assert realm.plan().guards["identity"].addresses == (at[3],)
 
@@ -352,6 +374,10 @@ def test_the_operators_word_on_a_held_instance_counts() -> None:
     assert realm.plan().decisions["identity"][at[0]].weight == 7
     realm.rule("identity", at[1], state="disabled")
     assert standings(realm.plan(), "identity")[at[1]] == ("out", "ruling")
+    realm.rule("identity", at[1])
+    assert standings(realm.plan(), "identity")[at[1]] == ("held", "guard")
+    realm.rule("identity", at[1], state="disabled")
+    realm.plan()
     realm.wipe()
     plan = realm.plan()
     assert standings(plan, "identity")[at[1]] == ("out", "ruling")
@@ -413,6 +439,25 @@ def test_an_acceptance_is_not_taken_twice() -> None:
     assert not realm.plan().guards
 
 
+def test_a_word_from_the_future_is_not_taken_twice() -> None:
+    """Nor does one whose clock is ahead, after a restart."""
+    realm, _ = realm_of(3)
+    realm.service("identity", loss_accepted_at=START + 1e6)
+    realm.plan()
+    realm.vanish("identity")
+    realm.plan()
+    realm.restart()
+    assert realm.plan().guards["identity"].lost == 3
+
+
+def test_a_word_that_was_there_first_counts_for_what_was_lost_before_it() -> None:
+    """What a sidecar has not heard itself is compared by the clocks."""
+    for accepted_at, left in ((START - 1, ["10.0.0.1:1"]), (START, [])):
+        watch = Watch(held={"10.0.0.1:1": Held(Instance("identity", "10.0.0.1", 1), None, START)})
+        watch.follow_acceptance(accepted_at, first=True)
+        assert list(watch.held) == left
+
+
 def test_each_service_says_what_it_holds() -> None:
     """The guard and the decisions say since when, how many of how many, and what ends it."""
     realm, at = realm_of(3)
@@ -422,6 +467,9 @@ def test_each_service_says_what_it_holds() -> None:
     assert (guard.since, guard.lost, guard.of) == (START + 5, 2, 3)
     assert "sidecar accept identity" in guard.says
     realm.pass_time(50)
+    assert realm.plan().decisions["identity"][at[0]].since == START + 5
+    realm.restart()
+    assert realm.plan().guards["identity"] == guard
     assert realm.plan().decisions["identity"][at[0]].since == START + 5
 
 

@@ -343,7 +343,7 @@ BAD_INSTANCES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("fields", BAD_INSTANCES, ids=str)
 def test_an_instance_that_cannot_be_used_is_quarantined(fields: dict[str, Any]) -> None:
     """It is named with its reason, and the others of its service go on."""
-    realm, at = realm_of(2)
+    realm, at = realm_of(2, resolve=lambda name: "10.0.0.5")
     bad = replace(Instance("identity", "10.0.0.9", 8000), **fields)
     key = bad.address if isinstance(bad.host, str) else "10.0.0.9:8000"
     table = {**realm.world.instances["identity"], key: bad}
