@@ -8,7 +8,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,6 +63,10 @@ class Principal:
             raise _refused(what, "operator")
         return False
 
+    def is_host(self, host: str) -> bool:
+        """Whether this is the token of a host: of this one, or of the network (`10.42.0.0/16`) in which its address lies."""
+        return self.role == "host" and (self.subject == host or _lies_in(host, self.subject))
+
     def check_lease(
         self, lease_id: str, instances: Iterable[Instance], follower: Follower, *, reports: bool = False
     ) -> None:
@@ -70,7 +74,7 @@ class Principal:
         of a sidecar, which may carry none, is its host's; what `reports` is the lease of a sidecar."""
         if self.role == "operator":
             return
-        if is_sidecar(lease_id) and (self.role, self.subject) != ("host", host_of(lease_id)):
+        if is_sidecar(lease_id) and not self.is_host(host_of(lease_id)):
             raise _refused(f"hold the lease {lease_id}", f"operator, or host for {host_of(lease_id)}")
         if reports and not is_sidecar(lease_id):
             # A drain waits for what sidecars report: nobody else is to say that it is done.
@@ -78,11 +82,20 @@ class Principal:
         # A lease of which this worker has heard nothing may have been opened through another one a moment ago.
         carried = follower.carried(lease_id) or tuple(instances_of_lease(follower.fresh(), lease_id))
         for instance in (*instances, *carried):
-            if self.subject != (instance.service if self.role == "service" else instance.host):
+            theirs = self.subject == instance.service if self.role == "service" else self.is_host(instance.host)
+            if not theirs:
                 raise _refused(
                     f"hold the lease {lease_id} with {instance.key}",
                     f"operator, service for {instance.service} or host for {instance.host}",
                 )
+
+
+@lru_cache(1024)
+def _lies_in(host: str, network: str) -> bool:
+    try:
+        return "/" in network and ipaddress.ip_address(host) in ipaddress.ip_network(network)
+    except ValueError:
+        return False
 
 
 def _refused(what: str, needed: str) -> Forbidden:

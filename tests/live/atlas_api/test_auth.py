@@ -77,6 +77,17 @@ def test_every_scope_gets_at_every_route_what_the_table_says(asking: Asking) -> 
                 assert answer.get_json()["needed"] in answer.get_json()["detail"]
 
 
+def test_a_token_may_be_that_of_all_hosts_of_a_network(asking: Asking) -> None:
+    """Pods get their addresses by chance: a token of their network holds the lease of each, and of nobody elsewhere."""
+    client = asking("host", "10.42.0.0/16")
+    for host, expected in (("10.42.7.1", 204), ("10.43.0.1", 403), ("host-1", 403)):
+        instance = {"service": "web", "host": host, "port": 8000}
+        body = {"incarnation": "i", "ttl_seconds": 5, "instances": [instance], "report": {"revision": 1}}
+        assert client.put(f"/v1/leases/sidecar@{host}", json=body).status_code == expected, host
+    elsewhere = {"incarnation": "i", "ttl_seconds": 5, "instances": [{"service": "web", "host": "host-1", "port": 8000}]}
+    assert client.put("/v1/leases/sidecar@10.42.7.2", json=elsewhere).status_code == 403
+
+
 def test_the_table_of_scopes_is_complete(app: SmartService) -> None:
     """A route that is added without a line in the table fails here."""
     methods = ("GET", "PUT", "POST", "DELETE")
