@@ -206,11 +206,11 @@ _DOCKERFILE = """\
 # The sidecar as an image. `sidecar up` is its first process: HAProxy and the agent beside each other.
 FROM python:3.13-slim
 RUN apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
-# The sidecar needs click and nothing else. Another place to take it from: --build-arg SMARTSERVICE=URL, and a private
+# The sidecar needs click and, to ask Atlas, urllib3: nothing else. Another place to take it from: --build-arg SMARTSERVICE=URL, and a private
 # index: docker build --secret id=pip,src=$$HOME/.config/pip/pip.conf; it stays in no layer.
 ARG SMARTSERVICE=$package
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \\
-    pip install --no-cache-dir click && pip install --no-cache-dir --no-deps "$$SMARTSERVICE"
+    pip install --no-cache-dir click urllib3 && pip install --no-cache-dir --no-deps "$$SMARTSERVICE"
 RUN install -d -m 0750 -o $uid -g $uid /run/smartservice /var/lib/smartservice
 ENV SIDECAR_DIR=/run/smartservice STATE_DIR=/var/lib/smartservice PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER $uid:$uid
@@ -234,13 +234,14 @@ spec:
           # Native sidecar (Kubernetes 1.29): started before the containers of the pod, stopped after them.
           restartPolicy: Always
           args: [--leave]
+          # Its token is that of the pods: atlas token create host 10.42.0.0/16, the network that they get their addresses from.
           env:
             - {name: REALM, value: $realm}
             - {name: SIDECAR_DIR, value: /run/smartservice}
             - {name: STATE_DIR, value: /run/smartservice/state}
             - {name: ADVERTISE_HOST, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
-            - {name: ATLAS_URL, valueFrom: {secretKeyRef: {name: atlas, key: ATLAS_URL}}}
-            - {name: ATLAS_TOKEN, valueFrom: {secretKeyRef: {name: atlas, key: ATLAS_TOKEN}}}
+            - {name: ATLAS_URL, valueFrom: {secretKeyRef: {name: smartservice-sidecar, key: ATLAS_URL}}}
+            - {name: ATLAS_TOKEN, valueFrom: {secretKeyRef: {name: smartservice-sidecar, key: ATLAS_TOKEN, optional: true}}}
           # The pod's own containers start once calls find their way; without Atlas after half a minute all the same.
           startupProbe:
             exec: {command: [python, -m, sidecar.probe, ready, --at-most, "30"]}

@@ -84,7 +84,11 @@ def test_a_token_may_be_that_of_all_hosts_of_a_network(asking: Asking) -> None:
         instance = {"service": "web", "host": host, "port": 8000}
         body = {"incarnation": "i", "ttl_seconds": 5, "instances": [instance], "report": {"revision": 1}}
         assert client.put(f"/v1/leases/sidecar@{host}", json=body).status_code == expected, host
-    elsewhere = {"incarnation": "i", "ttl_seconds": 5, "instances": [{"service": "web", "host": "host-1", "port": 8000}]}
+    elsewhere = {
+        "incarnation": "i",
+        "ttl_seconds": 5,
+        "instances": [{"service": "web", "host": "host-1", "port": 8000}],
+    }
     assert client.put("/v1/leases/sidecar@10.42.7.2", json=elsewhere).status_code == 403
 
 
