@@ -206,8 +206,8 @@ _DOCKERFILE = """\
 # The sidecar as an image. `sidecar up` is its first process: HAProxy and the agent beside each other.
 FROM python:3.13-slim
 RUN apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
-# The sidecar needs click and, to ask Atlas, urllib3: nothing else. Another place to take it from: --build-arg SMARTSERVICE=URL, and a private
-# index: docker build --secret id=pip,src=$$HOME/.config/pip/pip.conf; it stays in no layer.
+# The sidecar needs click and, to ask Atlas, urllib3: nothing else. Another place to take it from: --build-arg
+# SMARTSERVICE=URL, and a private index: docker build --secret id=pip,src=$$HOME/.config/pip/pip.conf; it stays in no layer.
 ARG SMARTSERVICE=$package
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \\
     pip install --no-cache-dir click urllib3 && pip install --no-cache-dir --no-deps "$$SMARTSERVICE"
