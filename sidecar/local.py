@@ -12,13 +12,11 @@ import logging
 import os
 import random
 import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from ipaddress import ip_address
 from typing import Any
 
 from atlas.announcement import is_gone, own_pid_space
@@ -26,7 +24,9 @@ from atlas.model import Instance, Lease, Report
 from sidecar.announced import Announced, Folder
 from sidecar.checks import Answer, Check
 from sidecar.readiness import Condition, Readiness
+from sidecar.resolve import Resolver
 from sidecar.settings import Settings
+from sidecar.usable import literal
 
 POLL_SECONDS = 0.15
 """Between two looks into the folder, and the grain of the checks: waking up is what costs most."""
@@ -34,6 +34,9 @@ POLL_SECONDS = 0.15
 LEAVING_SECONDS = 2.0
 """So long an instance that was withdrawn without having drained is in the map as draining: the others let go of it, and their
 guards miss nobody."""
+
+NAME_SECONDS = 1.0
+"""So long a name may take until it has an address."""
 
 MEMORY_SECONDS = 600.0
 """So long it is remembered what is held against an instance that was withdrawn."""
@@ -79,18 +82,10 @@ class _Known:
     answer: Answer | None = None
     answered_at: float | None = None
     checks: int = 0
+    unknown_since: float | None = None
+    """Since when its host is a name without an address."""
     process: int | None = None
     """A descriptor that becomes readable when its process ends."""
-
-
-def look_up(host: str) -> str | None:
-    """The address of a host: an address is its own, a name is looked up, which may take a while."""
-    with suppress(ValueError):
-        return str(ip_address(host))
-    try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError:
-        return None
 
 
 class Local:
@@ -102,7 +97,7 @@ class Local:
         settings: Settings,
         *,
         on_change: Callable[[], object] | None = None,
-        resolve: Callable[[str], str | None] = look_up,
+        resolver: Resolver | None = None,
         check: Callable[[str, int, str, float], Check] = Check,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -110,7 +105,8 @@ class Local:
     ) -> None:
         self.settings = settings
         self.on_change = on_change
-        self._resolve = resolve
+        self._resolver = resolver or Resolver()
+        self._owns_resolver = resolver is None
         self._check = check
         self._clock = clock
         self._wall_clock = wall_clock
@@ -186,6 +182,8 @@ class Local:
             self._thread.join(2.0)
         for one in self._known.values():
             self._forget(one)
+        if self._owns_resolver:
+            self._resolver.close()
 
     def turn(self, longest: float = POLL_SECONDS) -> None:
         """Look into the folder if it is time, begin the checks that are due, and take what has arrived within `longest` seconds."""
@@ -275,10 +273,15 @@ class Local:
         told, instance = one.announced.announcement, one.announced.instance
         if one.readiness.gone_since is None and one.process is None and is_gone(told, self._pid_space()):
             one.readiness.gone()
-        host = self._resolve(instance.host)
+        host = literal(instance.host) or self._resolver.resolve(instance.host)
         if host is None:
-            self._answered(one, Answer(False, f"has a name that cannot be looked up: {instance.host}"))
+            one.unknown_since = now if one.unknown_since is None else one.unknown_since
+            if now - one.unknown_since < NAME_SECONDS:
+                one.due = now + POLL_SECONDS  # it is looked up at this moment
+            else:
+                self._answered(one, Answer(False, f"has a name that cannot be looked up: {instance.host}"))
             return
+        one.unknown_since = None
         check = self._check(host, told.health_port or told.port, told.health, self._seconds)
         answer = check.start()
         if answer is not None:

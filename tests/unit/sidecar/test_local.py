@@ -13,6 +13,7 @@ from atlas.announcement import FOLDER, Announcement, announce, own_pid_space, wi
 from atlas.model import Instance, Lease, Report
 from sidecar.checks import Answer, Check
 from sidecar.local import LEAVING_SECONDS, Local, lease
+from sidecar.resolve import Resolver
 from sidecar.settings import Settings
 
 GOOD = Answer(True, "answered 200", 200)
@@ -36,8 +37,8 @@ class Host:
         self.told: list[tuple[Instance, ...]] = []
         self.local = self.agent()
 
-    def agent(self) -> Local:
-        """A new agent on this host."""
+    def check(self, address: str, port: int, path: str, seconds: float) -> Check:
+        """One that is answered at once, as this host says."""
         host = self
 
         class Scripted(Check):
@@ -45,13 +46,19 @@ class Host:
                 host.asked.append((self.host, self.port, self.path))
                 return host.answers.get(self.port, GOOD)
 
+        return Scripted(address, port, path, seconds)
+
+    def agent(self) -> Local:
+        """A new agent on this host."""
+        host = self
+
         def tell() -> None:
             host.told.append(host.local.instances())
 
         return Local(
             self.settings,
             on_change=tell,
-            check=Scripted,
+            check=self.check,
             clock=lambda: self.now,
             wall_clock=lambda: 1000.0 + self.now,
             spread=lambda: 0.5,
@@ -327,13 +334,24 @@ def test_the_standing_says_why_and_since_when(host: Host) -> None:
     assert one.to_json()["answer"]["status"] == 503
 
 
-def test_a_name_that_cannot_be_looked_up_is_said(tmp_path: Path) -> None:
-    """The instance is not ready, for that reason."""
+def test_a_name_is_looked_up_beside_the_checks(tmp_path: Path) -> None:
+    """It is given a second, without a bad answer; then the instance is not ready, for that reason."""
     host = Host(tmp_path)
-    announce(tmp_path, replace(ONE, host="nowhere"))
-    local = Local(host.settings, resolve=lambda name: None, clock=lambda: host.now)
+    announce(tmp_path, replace(ONE, host="somewhere"))
+    known: list[str] = []
+    resolver = Resolver(look_up=lambda name: known, clock=lambda: host.now, threads=0)
+    local = Local(host.settings, resolver=resolver, check=host.check, clock=lambda: host.now)
     local.turn(0)
-    assert [one.reason for one in local.standing()] == ["has a name that cannot be looked up: nowhere"]
+    assert [(one.reason, one.checks) for one in local.standing()] == [("has not answered yet", 0)]
+    host.now += 1.1
+    local.turn(0)
+    assert [one.reason for one in local.standing()] == ["has a name that cannot be looked up: somewhere"]
+    known.append("10.0.0.8")
+    host.now += 1.1
+    resolver.turn()
+    local.turn(0)
+    assert [one.state for one in local.standing()] == ["ready"]
+    assert host.asked == [("10.0.0.8", 8000, "/healthcheck/ready")]
 
 
 def test_a_listener_that_fails_harms_nobody(host: Host, caplog: pytest.LogCaptureFixture) -> None:
