@@ -227,6 +227,19 @@ def test_the_operator_accepts_the_loss_for_the_realm() -> None:
     assert realm.plan().guards["identity"].addresses == (at[3],)
 
 
+def test_an_accepted_minority_does_not_count_with_the_next_loss() -> None:
+    """Half of a service that was let go, and accepted, does not make the next single loss a majority."""
+    for accepts in (True, False):
+        realm, at = realm_of(10)
+        realm.vanish("identity", *at[:5])
+        realm.plan()
+        if accepts:
+            realm.service("identity", loss_accepted_at=START)
+            realm.plan()
+        realm.vanish("identity", at[5])
+        assert bool(realm.plan().guards) != accepts
+
+
 def test_an_acceptance_that_comes_with_the_loss_counts() -> None:
     """Loss and acceptance in one update: nothing is held."""
     realm, at = realm_of(3)
