@@ -117,7 +117,7 @@ def calls(*, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: S
         *_named_service(),
         *_caller(tokens),
         *_known(),
-        *_allowed(),
+        *_allowed(tokens),
         *_bucket(
             salt, [*(f"req.fhdr({name})" for name in key_headers), *(f"req.cook({name})" for name in key_cookies)]
         ),
@@ -158,8 +158,7 @@ def _caller(tokens: bool) -> Iterator[str]:
         yield _returns(401, said, "if !trusted", challenge)
         yield "http-request set-header Smart-Caller %[var(txn.caller)]"
     else:
-        yield "# 2. Who calls: as it says. A token for another sidecar stays here."
-        yield "http-request set-var(txn.caller) req.fhdr(Smart-Caller)"
+        yield "# 2. What belongs to this connection stays here, and so does a token for another sidecar."
     for name in ("Smart-Sidecar-Token", *HOP_HEADERS):
         yield f"http-request del-header {name}"
 
@@ -173,10 +172,12 @@ def _known() -> Iterator[str]:
     yield _returns(404, said, "if !known", "Smart-Service unknown")
 
 
-def _allowed() -> Iterator[str]:
+def _allowed(tokens: bool) -> Iterator[str]:
     yield ""
     yield "# 4. Whether the caller may call it, where the service has a list of its callers."
     yield "acl guarded var(txn.service),map_str(maps/guarded.map) -m found"
+    if not tokens:
+        yield "http-request set-var(txn.caller) req.fhdr(Smart-Caller) if guarded"
     yield "acl listed var(txn.service),concat(/,txn.caller),map_str(maps/callers.map) -m found"
     said = problem(403, "forbidden", "The caller is not on the list of those that may call %s.", named=True)
     yield _returns(403, said, "if guarded !listed", "Smart-Service refused")
@@ -186,9 +187,10 @@ def _bucket(salt: str, keys: Sequence[str]) -> Iterator[str]:
     yield ""
     yield "# 5. The bucket of the one for whom this is done: as it came, else of the first key there is, else by lot."
     yield "http-request set-var(txn.bucket) req.fhdr(Smart-Bucket),add(0)" + (
-        " if { req.fhdr_cnt(Smart-Bucket) eq 1 } { req.fhdr(Smart-Bucket) -m reg ^[0-9]{1,4}$ }"
+        " if { req.fhdr_cnt(Smart-Bucket) eq 1 } { req.fhdr(Smart-Bucket) -m reg ^(0|[1-9][0-9]{0,3})$ }"
     )
     yield "acl placed var(txn.bucket) -m found"
+    yield "http-request set-var(txn.new) bool(true) if !placed"
     for number, key in enumerate(keys):
         condition = "!placed" if number == 0 else "!placed !{ var(txn.key),length gt 0 }"
         yield f"http-request set-var(txn.key) {key} if {condition}"
@@ -197,7 +199,7 @@ def _bucket(salt: str, keys: Sequence[str]) -> Iterator[str]:
             " if !placed { var(txn.key),length gt 0 }"
         )
     yield "http-request set-var(txn.bucket) rand(10000) if !placed"
-    yield "http-request set-header Smart-Bucket %[var(txn.bucket)]"
+    yield "http-request set-header Smart-Bucket %[var(txn.bucket)] if { var(txn.new) -m found }"
 
 
 def _sides() -> Iterator[str]:

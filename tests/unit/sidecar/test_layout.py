@@ -118,6 +118,12 @@ def test_a_service_that_comes_back_gets_the_backend_of_its_name() -> None:
     assert not reload
 
 
+def test_of_spare_backends_those_are_taken_first_that_bear_nobodys_name() -> None:
+    """In whatever order they were given back."""
+    layout, _, _ = lay_out(routes_of(Route("orders")), Layout({}, ("billing", "_spare_001")))
+    assert layout.names == {"orders": "_spare_001"}
+
+
 def test_a_backend_in_which_servers_are_leaving_is_not_given_to_a_stranger() -> None:
     """A request that is repeated in it would reach another service."""
     layout, _, _ = lay_out({}, fresh_layout({}, 2))
