@@ -66,7 +66,7 @@ class Control:
                 "SIDECAR_DIR, or with REALM."
             )
         if isinstance(error, ConnectionRefusedError):
-            return f"The sidecar does not run: nobody listens at {self.path}. HAProxy may go on without it; `sidecar run` starts it again."
+            return f"The sidecar does not run: nobody listens at {self.path}. `sidecar run` starts it again."
         if isinstance(error, TimeoutError):
             return f"The sidecar did not answer within {self._seconds:g} s at {self.path}."
         return f"The sidecar did not answer at {self.path} ({type(error).__name__})."

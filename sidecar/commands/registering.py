@@ -13,7 +13,6 @@ from atlas import announcement as announcements
 from atlas.announcement import Announcement
 from sidecar.control import Control, why_path
 from sidecar.terminal import Session, acts
-from sidecar.wording import span
 from smartrealm.errors import Forbidden, NotFound, SmartError, Unavailable
 from smartrealm.names import ServiceName
 
@@ -71,7 +70,7 @@ def _wait(session: Session, announcement: Announcement, seconds: float) -> tuple
     try:
         while session.now() - begun < seconds:
             if _routed(session.control, announcement):
-                return "in the map", f"Calls reach it since {span(session.now() - begun)} after the announcement."
+                return "in the map", f"Calls reach it, {session.now() - begun:.1f} s after it was announced."
             found = _own(session.control, announcement)
             if found is not None:
                 reason = f": {found['reason']}" if found["reason"] else ""

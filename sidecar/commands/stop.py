@@ -23,8 +23,9 @@ AGENT_SECONDS = 20.0
 )
 @acts
 def stop(session: Session, only_agent: bool, seconds: float) -> None:
-    """End the sidecar of this host: first the agent, which takes this host's instances out of the map, then HAProxy, which takes
-    no new calls and ends those that it has.
+    """End the sidecar of this host: first the agent, then HAProxy, which takes no new calls and ends those that it has.
+
+    The instances of this host leave the map when its lease ends (`sidecar run --leave`: at once).
 
     Where systemd or `sidecar up` keeps them running they are started again: stop those instead.
     """
