@@ -96,7 +96,9 @@ class Waiting:
         for host in awaited.overdue:
             if host not in self._told_overdue:
                 self._told_overdue.add(host)
-                self._say(f"not waiting for the sidecar of {plain(host)}: its lease is overdue")
+                self._say(
+                    f"not waiting for the sidecar of {plain(host)}: its lease is overdue. If its HAProxy still runs, it goes by what it knew"
+                )
         return awaited
 
     def _look_at_leases(self) -> None:

@@ -194,17 +194,22 @@ def _wait(session: Session, rulings: Sequence[Ruling], revision: int, seconds: f
         session.note(_left(rulings, f"Not waiting any more: {named}"))
         raise
     heard = waited.awaited
-    missing = told_uncovered(uncovered(world, {*heard.done, *heard.behind, *heard.calls, *heard.silent}))
+    missing = told_uncovered(
+        uncovered(world, {*heard.done, *heard.behind, *heard.calls, *heard.silent, *heard.overdue})
+    )
     if not waited.in_time:
         session.note(
             _left(rulings, f"atlas: after {limit_text(seconds)} still waiting for {waited.missing()}: {named}")
         )
+    elif not heard.sidecars and heard.overdue:
+        session.say(f"{named}: revision {revision} is in the map; no sidecar that lives was there to wait for.")
     elif not heard.sidecars:
         session.say(f"{named}: revision {revision} is in the map; {no_sidecars(session.realm)}.")
     else:
         by = f"{count(heard.sidecars, 'sidecar')} {'goes' if heard.sidecars == 1 else 'go'} by it"
         ended = ", no call is under way" if leaving else ""
-        session.say(f"{named}: {by}{ended} ({waited.seconds:.1f} s)" + (f"; {missing}" if missing else ""))
+        overdue = f"not awaited: {', '.join(map(plain, heard.overdue))}" if heard.overdue else ""
+        session.say("; ".join(filter(None, (f"{named}: {by}{ended} ({waited.seconds:.1f} s)", overdue, missing))))
     return {
         **heard.to_json(),
         "seconds": round(waited.seconds, 3),

@@ -29,6 +29,18 @@ BY = Author("local")
     ("method", "path", "body", "written"),
     [
         ("PUT", "/v1/services/shop", {"port": 8003}, ("put_service", Service("shop", port=8003), BY)),
+        (
+            "PUT",
+            "/v1/services/shop",
+            {"split": "1.4=5%", "callers": "web", "loss_accepted_at": 5},
+            ("put_service", Service("shop", split="1.4=5%", callers="web", loss_accepted_at=5.0), BY),
+        ),
+        (
+            "PUT",
+            "/v1/leases/sidecar@h",
+            {"incarnation": "i", "report": {"revision": 7}},
+            ("hold", Lease("sidecar@h", "i", report={"revision": 7})),
+        ),
         ("DELETE", "/v1/services/shop?force=true", None, ("remove_service", "shop", BY, True)),
         (
             "POST",
@@ -81,6 +93,9 @@ def test_a_write_reaches_the_map_as_it_was_said(
         ("PUT", "/v1/services/shop", {"prot": 8003}, 422, "#/prot"),
         ("PUT", "/v1/services/shop", {"port": 80030}, 422, "1 to 65535"),
         ("PUT", "/v1/services/shop", {"port": True}, 422, "#/port"),
+        ("PUT", "/v1/services/shop", {"split": "1.4=500%"}, 422, "#/split"),
+        ("PUT", "/v1/services/shop", {"callers": "No!"}, 422, "#/callers"),
+        ("PUT", "/v1/leases/sidecar@h", {"incarnation": "i", "report": 7}, 422, "#/report"),
         ("PUT", "/v1/services/Shop!", {}, 422, "lower-case"),
         ("POST", "/v1/services/shop/port", {"ports": "many"}, 422, "8000-8999"),
         ("PUT", "/v1/config/web/A", {}, 422, "#/value"),
