@@ -4,8 +4,9 @@
     DIRECTORY/agent.lock                             locked by the agent as long as it lives
     DIRECTORY/sidecar.json                           how services are called through the sidecar
 
-DIRECTORY is what `smartrealm.places.sidecar_directory` gives. A file needs no library, no port and no order of starting: an
-instance that was there before the agent is found by it, and one that outlives the agent is found by the next.
+DIRECTORY is what `smartrealm.places.sidecar_directory` gives. A file needs no library, no port and no order of
+starting: an instance that was there before the agent is found by it, and one that outlives the agent is found by the
+next.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ class Sidecar:
 
 
 def announce(directory: Path, announcement: Announcement) -> Path:
-    """Write the file of an instance, or write it anew (draining, another weight); gives its path. It is there whole or not at all.
+    """Write the file of an instance, or write it anew (draining, another weight); gives its path. It is there whole or
+    not at all.
 
     Raises ConfigurationError when this user may not write there, Unavailable when the disk refuses.
     """
@@ -163,8 +165,8 @@ def announce(directory: Path, announcement: Announcement) -> Path:
 
 
 def withdraw(directory: Path, announcement: Announcement) -> bool:
-    """Take the file of an instance away; gives whether it was there. One that another incarnation has written since then stays.
-    Raises nothing for a file that is gone, Unavailable when it cannot be removed."""
+    """Take the file of an instance away; gives whether it was there. One that another incarnation has written since
+    then stays. Raises nothing for a file that is gone, Unavailable when it cannot be removed."""
     path = directory / FOLDER / announcement.file_name
     with suppress(SmartError, OSError):
         found = read(path)
@@ -180,15 +182,15 @@ def withdraw(directory: Path, announcement: Announcement) -> bool:
 
 
 def names(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The files of a folder that may be announcements. Temporary ones begin with a dot; other endings are somebody else's.
-    Raises OSError for a folder that cannot be listed."""
+    """The files of a folder that may be announcements. Temporary ones begin with a dot; other endings are somebody
+    else's. Raises OSError for a folder that cannot be listed."""
     with os.scandir(folder) as entries:
         yield from (one for one in entries if one.name.endswith(".json") and not one.name.startswith("."))
 
 
 def read(path: Path) -> Announcement:
-    """What a file announces. Raises ValidationFailed with the reason for one that cannot be used, FileNotFoundError when it is
-    gone. Follows no link, waits for no fifo, and reads no more than 16 KB."""
+    """What a file announces. Raises ValidationFailed with the reason for one that cannot be used, FileNotFoundError
+    when it is gone. Follows no link, waits for no fifo, and reads no more than 16 KB."""
     if not _NAME.fullmatch(path.name):
         raise ValidationFailed("Its name holds other characters than letters, digits and @ : . _ - [ ].")
     try:
@@ -241,7 +243,8 @@ def read_sidecar(directory: Path) -> Sidecar | None:
 
 
 class Carrier:
-    """The one agent of a directory: holds its lock as long as it lives, and says in `sidecar.json` how services are called.
+    """The one agent of a directory: holds its lock as long as it lives, and says in `sidecar.json` how services are
+    called.
 
     The lock ends with the process, however that ends. `sidecar.json` stays, since HAProxy goes on without its agent.
     """
@@ -300,7 +303,8 @@ class Carrier:
 
 
 def own_pid_space() -> str:
-    """Where a pid of this process means something: the boot of the machine and the pid namespace; empty where nobody can tell."""
+    """Where a pid of this process means something: the boot of the machine and the pid namespace; empty where nobody
+    can tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
@@ -309,8 +313,8 @@ def own_pid_space() -> str:
 
 
 def is_gone(announcement: Announcement, space: str | None = None) -> bool | None:
-    """Whether the process of an instance has ended; None when its pid says nothing here: none was told, or it is that of another
-    container. A pid of an earlier boot is gone."""
+    """Whether the process of an instance has ended; None when its pid says nothing here: none was told, or it is that
+    of another container. A pid of an earlier boot is gone."""
     own = own_pid_space() if space is None else space
     if announcement.pid is None or not own or not announcement.pid_space:
         return None
@@ -378,7 +382,8 @@ def _refused(found: os.stat_result, folder: os.stat_result) -> str:
     trusted = found.st_uid in (0, os.geteuid(), folder.st_uid) or (bool(folder.st_mode & stat.S_IWGRP) and of_the_group)
     if trusted or (folder.st_mode & stat.S_IWGRP and _is_member(found.st_uid, folder.st_gid)):
         return ""
-    return f"It belongs to {_user(found.st_uid)}, who is neither root, nor the user of the sidecar, nor in the group of the folder."
+    owner = _user(found.st_uid)
+    return f"It belongs to {owner}, who is neither root, nor the user of the sidecar, nor in the group of the folder."
 
 
 def _is_member(user: int, group: int) -> bool:
@@ -397,8 +402,8 @@ def _user(number: int) -> str:
 
 
 def _takes_lock(descriptor: int) -> bool:
-    """Lock the open file for this process. A lock of the open file (OFD) and not flock: it can be tested without being taken, so
-    that those who ask never stand in the way of an agent that starts."""
+    """Lock the open file for this process. A lock of the open file (OFD) and not flock: it can be tested without being
+    taken, so that those who ask never stand in the way of an agent that starts."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCKING.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
     except (BlockingIOError, PermissionError):

@@ -1,12 +1,14 @@
 """Where everybody was last, on disk: so that a process which starts while the map is away can call others all the same.
 
-Services, instances and rulings, without overrides and tokens: there is nothing secret in it. Two generations of two lines each:
+Services, instances and rulings, without overrides and tokens: there is nothing secret in it. Two generations of two
+lines each:
 
-    {"format": 2, "saved_at": ..., "position": "epoch.revision.presence", "instances": 10000, "sha256": of position and items}
+    {"format": 2, "saved_at": ..., "position": "epoch.revision.presence", "instances": 10000, "sha256": ...}
     [[kind, key, data], ...]
 
-What is kept follows the map with one exception: a map of another epoch that has lost most of what was known is more likely a wiped
-store than a realm that shut down, and is not kept in place of the full one for an hour. Absence of news is never a removal.
+What is kept follows the map with one exception: a map of another epoch that has lost most of what was known is more
+likely a wiped store than a realm that shut down, and is not kept in place of the full one for an hour. Absence of news
+is never a removal.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ class RememberedWorld:
         return None if self.saved_at is None else max(0.0, self._wall_clock() - self.saved_at)
 
     def load(self) -> World | None:
-        """What was known last; None when there is nothing, or nothing that can be used. A damaged copy is told, and the one before
-        it is used in its place."""
+        """What was known last; None when there is nothing, or nothing that can be used. A damaged copy is told, and the
+        one before it is used in its place."""
         for path in (self.path, self.previous):
             try:
                 content, found = _read(path)
@@ -77,8 +79,9 @@ class RememberedWorld:
         return None
 
     def save(self, world: World, *, force: bool = False, accept: bool = False) -> bool:
-        """Keep this world, unless somebody has kept one a moment ago; gives whether it was. `force`: however short ago that was.
-        `accept`: even one of another epoch that has lost most of what was known. A disk that refuses is told once."""
+        """Keep this world, unless somebody has kept one a moment ago; gives whether it was. `force`: however short ago
+        that was. `accept`: even one of another epoch that has lost most of what was known. A disk that refuses is told
+        once."""
         try:
             waited = min(self._age_seconds(), abs(self._wall_clock() - self._reluctant_at))
             if not force and waited < LEAST_SECONDS:
@@ -116,7 +119,7 @@ class RememberedWorld:
         self._reluctant_at = self._wall_clock()  # not to be found out anew with every change
         self._warn(
             "epoch",
-            f"the map begins anew with {told} of {kept} instances: what was known before is kept in {self.path} for now",
+            f"the map begins anew with {told} of {kept} instances: what was known is kept in {self.path} for now",
         )
         return True
 
@@ -146,7 +149,8 @@ class RememberedWorld:
         _sync(folder)
 
     def _is_whole(self) -> bool:
-        """Whether the present copy is worth keeping as the one before: a damaged one never takes the place of a good one."""
+        """Whether the present copy is worth keeping as the one before: a damaged one never takes the place of a good
+        one."""
         try:
             content, _ = _read(self.path)
             _head(content)
@@ -159,7 +163,8 @@ class RememberedWorld:
 
 
 def _content(world: World, now: float) -> bytes:
-    # One by one: a single call for ten thousand instances would keep every other thread waiting for a twentieth of a second.
+    # One by one: a single call for ten thousand instances would keep every other thread waiting for a twentieth of a
+    # second.
     encode = json.JSONEncoder(separators=(",", ":")).encode
     body = f"[{','.join(encode(item) for item in world.items(KINDS))}]".encode()
     position = str(world.position)
@@ -188,7 +193,8 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
 
 
 def _head(content: bytes) -> tuple[Mapping[str, Any], bytes]:
-    """The first line and the bytes of the second, checked. Raises ValueError, KeyError or TypeError for a damaged one."""
+    """The first line and the bytes of the second, checked. Raises ValueError, KeyError or TypeError for a damaged
+    one."""
     first, _, rest = content.partition(b"\n")
     head, body = json.loads(first), rest.rstrip(b"\n")
     if head["format"] != FORMAT:
@@ -199,7 +205,8 @@ def _head(content: bytes) -> tuple[Mapping[str, Any], bytes]:
 
 
 def _parse(content: bytes, found: os.stat_result) -> tuple[World, float]:
-    """The world, and when it was kept. Format 1, of earlier releases, is read, too: it was one document without a checksum."""
+    """The world, and when it was kept. Format 1, of earlier releases, is read, too: it was one document without a
+    checksum."""
     if content.startswith(b'{"format":1,'):
         document = json.loads(content)
         told, saved_at = document["items"], found.st_mtime

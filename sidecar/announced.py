@@ -40,8 +40,8 @@ class _File:
 
 
 class Folder:
-    """Follows one folder. Not thread-safe. A bad file is reported and harms no other; a file that was good and is bad now counts as
-    it was; a folder that cannot be listed changes nothing: absence of news is never a removal."""
+    """Follows one folder. Not thread-safe. A bad file is reported and harms no other; a file that was good and is bad
+    now counts as it was; a folder that cannot be listed changes nothing: absence of news is never a removal."""
 
     def __init__(self, path: Path, *, host: str, zone: str) -> None:
         self.path = path
@@ -53,7 +53,8 @@ class Folder:
         self._listed = False
 
     def look(self) -> Mapping[str, Announced] | None:
-        """Every instance that is announced, by its key in the map; None when nothing has changed since the last look."""
+        """Every instance that is announced, by its key in the map; None when nothing has changed since the last
+        look."""
         try:
             found = {one.name: _signature_of(one.stat(follow_symlinks=False)) for one in announcements.names(self.path)}
         except FileNotFoundError as error:

@@ -1,7 +1,7 @@
 """Asking one instance whether it is ready: a GET, or a connection, that never blocks whoever asks.
 
-A `Check` is driven by a selector, so that one thread asks all instances of a host and none of them holds up another. `probe`
-is the same for a single question.
+A `Check` is driven by a selector, so that one thread asks all instances of a host and none of them holds up another.
+`probe` is the same for a single question.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Answer:
 
 
 class Check:
-    """One question to one instance. Begin it with `start`, call `advance` when its descriptor is ready, `expire` at its deadline:
-    each gives the Answer as soon as there is one, and has then closed the connection. Raises nothing."""
+    """One question to one instance. Begin it with `start`, call `advance` when its descriptor is ready, `expire` at its
+    deadline: each gives the Answer as soon as there is one, and has then closed the connection. Raises nothing."""
 
     __slots__ = (
         "_clock",
@@ -178,7 +178,8 @@ class Check:
 
 
 def probe(host: str, port: int, path: str = "", timeout: float = 1.0) -> Answer:
-    """Ask once, in this thread, for at most `timeout` seconds: an address, a port, and a path (empty: a connection is enough)."""
+    """Ask once, in this thread, for at most `timeout` seconds: an address, a port, and a path (empty: a connection is
+    enough)."""
     check = Check(host, port, path, timeout)
     answer = check.start()
     poll = select.poll()

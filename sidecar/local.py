@@ -1,9 +1,10 @@
 """The instances of this host: who announces itself, whether each is ready, and what the lease of the host says of them.
 
-    announce/*.json --Folder--> Announced --checks--> Readiness --> instances() for the lease, standing() for the operator
+    announce/*.json --Folder--> Announced --checks--> Readiness --> instances() for the lease
+                                                                └─> standing() for the operator
 
-One thread does it all: it looks into the folder several times a second, and asks each instance once in `check_seconds` through a
-selector, so that one that hangs holds up no other.
+One thread does it all: it looks into the folder several times a second, and asks each instance once in `check_seconds`
+through a selector, so that one that hangs holds up no other.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ POLL_SECONDS = 0.15
 """Between two looks into the folder, and the grain of the checks: waking up is what costs most."""
 
 LEAVING_SECONDS = 2.0
-"""So long an instance that was withdrawn without having drained is in the map as draining: the others let go of it, and their
-guards miss nobody."""
+"""So long an instance that was withdrawn without having drained is in the map as draining: the others let go of it, and
+their guards miss nobody."""
 
 NAME_SECONDS = 1.0
 """So long a name may take until it has an address."""
@@ -89,8 +90,8 @@ class _Known:
 
 
 class Local:
-    """Follows the announced instances of this host. Reading is safe from any thread and takes no lock; `on_change` is called in the
-    thread of the checks. `turn` is one pass, for those who have a thread of their own."""
+    """Follows the announced instances of this host. Reading is safe from any thread and takes no lock; `on_change` is
+    called in the thread of the checks. `turn` is one pass, for those who have a thread of their own."""
 
     def __init__(
         self,
@@ -133,14 +134,16 @@ class Local:
 
     @property
     def settled(self) -> bool:
-        """Whether each instance that was there at the start has been asked. Before that the lease of the host must not be renewed."""
+        """Whether each instance that was there at the start has been asked. Before that the lease of the host must not
+        be renewed."""
         return self._settled.is_set()
 
     def wait_settled(self, seconds: float) -> bool:
         return self._settled.wait(seconds)
 
     def instances(self) -> tuple[Instance, ...]:
-        """What the lease of this host carries: those that are ready, and as draining those that nobody is to call any more."""
+        """What the lease of this host carries: those that are ready, and as draining those that nobody is to call any
+        more."""
         return self._instances
 
     def unready(self) -> frozenset[tuple[str, str]]:
@@ -164,8 +167,8 @@ class Local:
     # -- running -------------------------------------------------------------------------------------------------------
 
     def inherit(self, instances: Iterable[Instance]) -> None:
-        """What the map says that this host carries, from before this agent began: nobody leaves the map because the agent was
-        restarted. Before `start`."""
+        """What the map says that this host carries, from before this agent began: nobody leaves the map because the
+        agent was restarted. Before `start`."""
         self._inherited = {one.key: replace(one, lease="") for one in instances}
 
     def start(self) -> Local:
@@ -186,7 +189,8 @@ class Local:
             self._resolver.close()
 
     def turn(self, longest: float = POLL_SECONDS) -> None:
-        """Look into the folder if it is time, begin the checks that are due, and take what has arrived within `longest` seconds."""
+        """Look into the folder if it is time, begin the checks that are due, and take what has arrived within `longest`
+        seconds."""
         now = self._clock()
         if self._began_at is None:
             self._began_at = now
@@ -338,7 +342,8 @@ class Local:
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def _watch(self, one: _Known) -> None:
-        """Hear of the end of its process at once, where the kernel and its pid allow it; else it is looked for with each check."""
+        """Hear of the end of its process at once, where the kernel and its pid allow it; else it is looked for with
+        each check."""
         told = one.announced.announcement
         gone = is_gone(told, self._pid_space())
         if gone:
@@ -444,10 +449,12 @@ class Local:
 def lease(
     settings: Settings, local: Local, incarnation: str, report: Callable[[], Report] | None = None
 ) -> Lease | None:
-    """The lease of this host, for `atlas.keeper.Keeper`; None until every instance that was there at the start has been asked.
+    """The lease of this host, for `atlas.keeper.Keeper`; None until every instance that was there at the start has been
+    asked.
 
-    `incarnation` is made anew at every start of the agent, the id is the same for ever: so a new agent takes over what the one before
-    carried, in one write and without a gap. An agent that stops closes its Keeper with `release=False`: the instances go on.
+    `incarnation` is made anew at every start of the agent, the id is the same for ever: so a new agent takes over what
+    the one before carried, in one write and without a gap. An agent that stops closes its Keeper with `release=False`:
+    the instances go on.
     """
     if not local.settled:
         return None

@@ -1,4 +1,5 @@
-"""Whether one of this host's own instances is to take calls, decided from what its checks find. Pure: the clock is handed in."""
+"""Whether one of this host's own instances is to take calls, decided from what its checks find. Pure: the clock is
+handed in."""
 
 from __future__ import annotations
 
@@ -9,16 +10,17 @@ from typing import Literal
 from sidecar.checks import Answer
 
 Condition = Literal["starting", "ready", "not ready", "recovering", "draining", "gone", "leaving"]
-"""starting: never ready yet, and not in the map. ready: takes calls. not ready: its checks fail. recovering: they do so no more,
-and it waits until that has lasted. draining: it says that it is about to stop. gone: nobody listens, and its process is over or
-has not been heard of for long. leaving: it has been withdrawn, and is in the map for a moment so that everybody lets go of it."""
+"""starting: never ready yet, and not in the map. ready: takes calls. not ready: its checks fail. recovering: they do so
+no more, and it waits until that has lasted. draining: it says that it is about to stop. gone: nobody listens, and its
+process is over or has not been heard of for long. leaving: it has been withdrawn, and is in the map for a moment so
+that everybody lets go of it."""
 
 BAD_IN_ROW = 2
 """So many bad answers one after the other take an instance out; one may be an accident."""
 
 WAITS = (2.0, 8.0, 30.0, 60.0)
-"""For how many seconds an instance must be ready before it is taken back: after its first loss, its second ... So one that flaps
-without end changes the routing a handful of times, and then once a minute at the most."""
+"""For how many seconds an instance must be ready before it is taken back: after its first loss, its second ... So one
+that flaps without end changes the routing a handful of times, and then once a minute at the most."""
 
 FORGIVEN_SECONDS = 180.0
 """After so many seconds of being ready nothing is held against an instance any more."""
@@ -56,8 +58,8 @@ class Readiness:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether something is held against it: then its checks come at random times, so that nothing that flaps in step with them
-        looks well."""
+        """Whether something is held against it: then its checks come at random times, so that nothing that flaps in
+        step with them looks well."""
         return self.losses > 0
 
     def answered(self, answer: Answer) -> None:
@@ -86,8 +88,8 @@ class Readiness:
         """It was started anew, or it drains no more: it is in as soon as it is ready, unless it was lost before."""
         self.bad, self.good_since, self.refused_since, self.gone_since = 0, None, None, None
         if self.condition == "ready":
-            # A new process on the same port. Where it took the port over from the old one nothing is lost; else the old one was
-            # killed, and the next answer says so.
+            # A new process on the same port. Where it took the port over from the old one nothing is lost; else the old
+            # one was killed, and the next answer says so.
             self.bad = BAD_IN_ROW - 1
         elif self.condition in ("draining", "gone"):
             self._become("starting", "has not answered yet")

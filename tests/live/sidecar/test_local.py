@@ -109,8 +109,8 @@ class Agent:
 
 
 def test_an_agent_is_exchanged_without_a_gap_in_the_map(tmp_path: Path) -> None:
-    """Three agents one after the other: nobody who reads the map ever misses an instance, or sees one drain. Only one that leaves
-    for good takes them along."""
+    """Three agents one after the other: nobody who reads the map ever misses an instance, or sees one drain. Only one
+    that leaves for good takes them along."""
     settings = Settings(tmp_path, tmp_path / "state", ttl_seconds=3.0)
     (tmp_path / "announce").mkdir()
     directory = atlas.open(f"sqlite:///{tmp_path}/map.db")

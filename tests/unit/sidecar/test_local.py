@@ -27,10 +27,10 @@ TWO = Announcement("orders", 8001, incarnation="b", health_port=9001, health="/u
 class Host:
     """A host without network: its answers by port, its clock, and what was asked."""
 
-    def __init__(self, directory: Path, **settings: float) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / FOLDER).mkdir(parents=True, exist_ok=True)
-        self.settings = Settings(directory, directory / "state", host="10.0.0.7", zone="east", **settings)  # type: ignore[arg-type]
+        self.settings = Settings(directory, directory / "state", host="10.0.0.7", zone="east")
         self.now = 50.0
         self.answers: dict[int, Answer] = {}
         self.asked: list[tuple[str, int, str]] = []
@@ -299,8 +299,8 @@ class Silent(Check):
 
 
 def test_there_is_no_lease_before_everybody_was_asked(tmp_path: Path) -> None:
-    """A lease without an instance that has not answered yet would take it out of the map; one that hangs is waited for two
-    rounds."""
+    """A lease without an instance that has not answered yet would take it out of the map; one that hangs is waited for
+    two rounds."""
     host = Host(tmp_path)
     announce(tmp_path, ONE)
     local = Local(host.settings, check=Silent, clock=lambda: host.now)
