@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -51,6 +52,9 @@ FIRST_MAP_SECONDS = 0.3
 
 MEMORY_SECONDS = 10.0
 """How often what the planner remembers is kept, when nothing of weight happens."""
+
+MOST_LINES = 10
+"""So many services are logged one by one."""
 
 ANSWER_SECONDS = 5.0
 """How long somebody who asks the loop to do something waits for it."""
@@ -101,6 +105,7 @@ class Agent:
         )
         self._admin = Admin(self)
         self._plan = Plan()
+        self._shown: tuple[Plan, Mapping[str, str], Plan] | None = None
         self._planned: World | None = None
         self._first_plan_at = 0.0
         self._news_at: float | None = None
@@ -183,9 +188,11 @@ class Agent:
         world = self._world()
         if world is None:
             return max(0.01, self._first_plan_at - self._clock())
-        before = self._planned
+        before, last = self._planned, self._plan
         self._plan = self._planner.plan(world, unready=self._local.unready())
         self._planned = world
+        _tell_what_changed("guard", last.guards, {name: one.says for name, one in self._plan.guards.items()})
+        _tell_what_changed("quarantine", last.quarantined, self._plan.quarantined)
         seconds = self._steering.turn(self._plan)
         if self._steering.applied is self._plan:
             self._took(before, world, news_at)
@@ -328,7 +335,12 @@ class Agent:
 
     def plan(self) -> Plan:
         """What is to be routed now; the same object while nothing changed."""
-        return self._plan
+        plan, barred = self._plan, self._steering.barred
+        if not barred:
+            return plan
+        if self._shown is None or self._shown[0] is not plan or self._shown[1] is not barred:
+            self._shown = (plan, barred, replace(plan, quarantined={**plan.quarantined, **barred}))
+        return self._shown[2]
 
     def accept(self, service: str, *, by: str, why: str) -> tuple[str, ...]:
         """Let the instances go that the guard holds; gives their addresses."""
@@ -473,6 +485,19 @@ def run(
         agent.close(leave=leave)
         if by_hand.is_set() and not external:
             Proxy(settings).stop(5.0)
+
+
+def _tell_what_changed(what: str, before: Collection[str], after: Mapping[str, str]) -> None:
+    """Log what a guard or a quarantine begins and ends with; a thousand of them in one line."""
+    begun = [name for name in after if name not in before]
+    ended = [name for name in before if name not in after]
+    for name in begun[:MOST_LINES]:
+        _log.error("%s: %s: %s", what, name, after[name])
+    if len(begun) > MOST_LINES:
+        _log.error("%s: %d more services: see `sidecar status`", what, len(begun) - MOST_LINES)
+    if ended:
+        more = "" if len(ended) <= MOST_LINES else f" and {len(ended) - MOST_LINES} more"
+        _log.info("%s: over for %s%s", what, ", ".join(ended[:MOST_LINES]), more)
 
 
 def _package_version() -> str:

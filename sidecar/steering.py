@@ -112,6 +112,7 @@ class Steering:
         self._clock = clock
         self._wall_clock = wall_clock
         self.layout: Layout | None = None
+        self._barred_as: Mapping[str, Route] = {}
         self._tried: Plan | None = None
         self._leaving: Mapping[str, tuple[str, ...]] = {}
         self._draining: tuple[tuple[str, str], ...] = ()
@@ -236,16 +237,22 @@ class Steering:
     def _routes(self, plan: Plan) -> Mapping[str, Route]:
         """What of the plan may be written. A planner gives nothing else; this is the second lock of that door."""
         before = {} if self.layout is None else self.layout.done.routes
-        barred = dict(self.barred)
+        barred = {name: why for name, why in self.barred.items() if plan.routes.get(name) is self._barred_as.get(name)}
         for name, route in plan.routes.items():
-            if before.get(name) is not route:
+            if before.get(name) is not route and name not in barred:
                 try:
                     check_route(route)
-                    barred.pop(name, None)
                 except ValidationFailed as error:
                     barred[name] = str(error)
-        self.barred = {name: why for name, why in barred.items() if name in plan.routes}
+        self._bar(plan, barred)
         return {name: route for name, route in plan.routes.items() if name not in barred} if barred else plan.routes
+
+    def _bar(self, plan: Plan, barred: Mapping[str, str]) -> None:
+        """Set services aside until something about them changes."""
+        for name in barred.keys() - self.barred.keys():
+            _log.error("%s is set aside, HAProxy will not have it: %s", name, barred[name])
+        self.barred = barred
+        self._barred_as = {name: plan.routes[name] for name in barred}
 
     def _lay_out(self, plan: Plan, layout: Layout) -> tuple[Layout, State, bool]:
         return lay_out(
@@ -384,9 +391,7 @@ class Steering:
                         "HAProxy refuses the file that was made for it:", [str(one) for one in found]
                     )
                 break
-            for name, why in barred.items():
-                _log.error("%s is set aside, HAProxy will not have it: %s", name, why)
-            self.barred = {**self.barred, **barred}
+            self._bar(plan, {**self.barred, **barred})
         return layout, state, files
 
     def _write_anew(self, plan: Plan) -> None:
