@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from sidecar.checks import Answer, probe
@@ -42,6 +43,8 @@ class HeldChecks:
         self._answered = answered
         self._ask = ask
         self._clock = clock
+        self._seen: Mapping[str, Guard] = {}
+        self._queue: deque[tuple[str, str]] = deque()
         self._due: dict[tuple[str, str], float] = {}
         self._missed: dict[tuple[str, str], int] = {}
         self._stop = threading.Event()
@@ -59,19 +62,28 @@ class HeldChecks:
 
     def turn(self) -> float:
         """Ask the one that was asked longest ago, if it is due; gives the seconds until the next question."""
-        held = {(service, address) for service, guard in self._guards().items() for address in guard.addresses}
-        self._due = {key: due for key, due in self._due.items() if key in held}
-        self._missed = {key: missed for key, missed in self._missed.items() if key in held}
-        if not held:
+        self._look(self._guards())
+        if not self._queue:
             return _IDLE_SECONDS
-        now = self._clock()
-        key = min(held, key=lambda one: self._due.get(one, now))
+        now, key = self._clock(), self._queue[0]
         wait = self._due.get(key, now) - now
         if wait > 0:
             return min(wait, _IDLE_SECONDS)
+        self._queue.rotate(-1)
         self._due[key] = now + EACH_SECONDS
         self._note(key)
         return PAUSE_SECONDS
+
+    def _look(self, guards: Mapping[str, Guard]) -> None:
+        """Take over what is held now; those who are new come first."""
+        if guards is self._seen:
+            return
+        self._seen = guards
+        held = {(service, address) for service, guard in guards.items() for address in guard.addresses}
+        known = [key for key in self._queue if key in held]
+        self._queue = deque([*sorted(held.difference(known)), *known])
+        self._due = {key: due for key, due in self._due.items() if key in held}
+        self._missed = {key: missed for key, missed in self._missed.items() if key in held}
 
     def _note(self, key: tuple[str, str]) -> None:
         service, address = key
