@@ -49,6 +49,8 @@ class History:
     """Of the map as it was last."""
     terms: Terms | None = None
     """The last ones that could be used."""
+    usable: Service | None = None
+    """The entry that gave them."""
     instances: Mapping[str, Instance] = field(default_factory=dict)
     rulings: Mapping[str, Ruling] = field(default_factory=dict)
     states: Mapping[str, State] = field(default_factory=dict)
@@ -221,7 +223,7 @@ class History:
             self.entry = None
         terms = read_terms(self.name, self.entry)
         if isinstance(terms, Terms):
-            self.terms, self.trouble = terms, None
+            self.terms, self.usable, self.trouble = terms, self.entry, None
         else:
             self.trouble = f"{terms}; what was known before stays in force" if self.terms else terms
         if self.entry is None and not is_there:

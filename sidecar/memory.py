@@ -10,6 +10,7 @@ from atlas.model import Instance, Ruling, Service, is_time
 from sidecar.damping import Flaps
 from sidecar.guard import Held, Watch
 from sidecar.history import History
+from sidecar.usable import Terms, read_terms
 from smartrealm.errors import ValidationFailed
 
 FORMAT = 1
@@ -22,7 +23,7 @@ def to_json(histories: Mapping[str, History], names: Mapping[str, str], *, now: 
         flaps = {address: one for address, one in history.flaps.items() if not one.is_over(now)}
         if history.watch.held or flaps:
             services[name] = {
-                "entry": history.entry.to_json() if history.watch.held and isinstance(history.entry, Service) else None,
+                "entry": history.usable.to_json() if history.watch.held and history.usable is not None else None,
                 "entry_epoch": history.entry_epoch,
                 "accepted": history.watch.accepted,
                 "of": history.watch.of,
@@ -51,7 +52,9 @@ def _history(name: str, data: Mapping[str, Any], shift: float, now: float) -> Hi
     history = History(name)
     if data.get("entry") is not None:
         with suppress(ValidationFailed):
-            history.entry = Service.from_json(data["entry"])
+            history.entry = history.usable = Service.from_json(data["entry"])
+            terms = read_terms(name, history.entry)
+            history.terms = terms if isinstance(terms, Terms) else None
             history.entry_epoch = str(data.get("entry_epoch", ""))
     held = []
     for one in data.get("held", ()):

@@ -401,68 +401,6 @@ def test_the_operators_word_on_a_held_instance_counts() -> None:
     assert standings(realm.plan(), "identity")[at[1]] == ("held", "guard")
 
 
-@pytest.mark.parametrize("kept", ["full", "empty"])
-def test_what_is_held_survives_a_restart(kept: str) -> None:
-    """A restart within the hold, over a kept map from before or after the loss: the routes stay, and so does the guard."""
-    realm = Realm(zone="a")
-    realm.service("identity", callers="orders", timeout_seconds=4)
-    at = addresses(4)
-    realm.start("identity", *at[:2], zone="a")
-    realm.start("identity", *at[2:], zone="b", weight=400)
-    realm.rule("identity", at[0], weight=20)
-    before, full = realm.plan(), realm.world
-    realm.wipe()
-    realm.plan()
-    empty = realm.world
-    realm.restart()
-    realm.world = full if kept == "full" else empty
-    assert realm.plan().routes == before.routes
-    realm.world = empty
-    plan = realm.plan()
-    assert plan.routes == before.routes
-    assert plan.guards["identity"].addresses == tuple(at)
-    realm.pass_time(600)
-    realm.restart()
-    assert realm.plan().routes == before.routes
-
-
-def test_a_map_that_was_wiped_while_the_agent_was_away_is_held() -> None:
-    """The kept map is what the live one is compared with, also when nothing was held before."""
-    realm, _ = realm_of(3)
-    realm.restart(loses=True)
-    before = realm.plan()
-    realm.wipe()
-    plan = realm.plan()
-    assert plan.routes["identity"] is before.routes["identity"]
-    assert plan.guards["identity"].lost == 3
-
-
-def test_an_acceptance_is_not_taken_twice() -> None:
-    """A word from before the loss does not end the hold after a restart; one from after it does."""
-    realm, _ = realm_of(3)
-    realm.service("identity", loss_accepted_at=START - 10)
-    realm.plan()
-    realm.vanish("identity")
-    realm.plan()
-    realm.restart()
-    assert realm.plan().guards["identity"].lost == 3
-    realm.restart()
-    realm.pass_time(60)
-    realm.service("identity", loss_accepted_at=realm.today)
-    assert not realm.plan().guards
-
-
-def test_a_word_from_the_future_is_not_taken_twice() -> None:
-    """Nor does one whose clock is ahead, after a restart."""
-    realm, _ = realm_of(3)
-    realm.service("identity", loss_accepted_at=START + 1e6)
-    realm.plan()
-    realm.vanish("identity")
-    realm.plan()
-    realm.restart()
-    assert realm.plan().guards["identity"].lost == 3
-
-
 def test_a_word_that_was_there_first_counts_for_what_was_lost_before_it() -> None:
     """What a sidecar has not heard itself is compared by the clocks."""
     for accepted_at, left in ((START - 1, ["10.0.0.1:1"]), (START, [])):
