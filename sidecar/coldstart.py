@@ -18,7 +18,7 @@ from atlas.world import World
 from sidecar.model import Plan, Route
 from sidecar.probe import serves
 from sidecar.settings import Settings
-from smartrealm.errors import Conflict
+from smartrealm.errors import Conflict, SmartError
 
 BEGUN = "haproxy.begun"
 """Touched whenever HAProxy is started."""
@@ -120,7 +120,18 @@ def _routes(world: World, settings: Settings) -> Mapping[str, Route]:
         answered.clear()
         plan = planner.plan(world)
     resolver.close()
-    return plan.routes
+    return {name: route for name, route in plan.routes.items() if _may_be_written(route)}
+
+
+def _may_be_written(route: Route) -> bool:
+    """One service that cannot be written costs nobody but itself; the agent says why."""
+    from sidecar.fields import check_route
+
+    try:
+        check_route(route)
+    except SmartError:
+        return False
+    return True
 
 
 def _waits_for_names(plan: Plan) -> bool:

@@ -245,7 +245,9 @@ def run(supervisor: Supervisor) -> int:
     def noted(number: int, frame: FrameType | None) -> None:
         numbers.append(number)
 
-    before = {number: signal.signal(number, noted) for number in (*_STOPPING, signal.SIGCHLD)}
+    # nohup means it: a hang-up that is ignored stays so.
+    heard = [one for one in _STOPPING if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, noted) for number in (*heard, signal.SIGCHLD)}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         while True:
