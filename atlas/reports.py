@@ -23,26 +23,10 @@ LARGEST_REPORT = 128 * 1024
 _SLACK_SECONDS = 2.0
 """So much later than its ttl may a lease be renewed before the clock of another machine calls it overdue."""
 
-_SESSIONS_RULE = "whole numbers by service/host:port"
-
 
 def check_report(data: Mapping[str, Any]) -> None:
     """Raise ValidationFailed where a report cannot be one. What it says beyond the known is kept: it may be newer than we."""
-    check = Checker("report")
-    check.want(is_text(data.get("host", ""), 255), "host", "the host of the sidecar")
-    check.want(is_text(data.get("epoch", ""), 200), "epoch", "text of at most 200 characters")
-    check.want(is_time(data.get("at", 0.0)), "at", "seconds since 1970")
-    for name in ("revision", "presence", "holding"):
-        check.want(is_whole(data.get(name, 0), 0), name, "a whole number")
-    sessions = data.get("sessions", {})
-    check.want(isinstance(sessions, Mapping), "sessions", _SESSIONS_RULE)
-    if isinstance(sessions, Mapping):
-        check.want(
-            all(isinstance(key, str) and is_whole(number, 0) for key, number in sessions.items()),
-            "sessions",
-            _SESSIONS_RULE,
-        )
-    check.finish()
+    _check_fields(data)
     try:
         size = len(json.dumps(dict(data), allow_nan=False))
     except (TypeError, ValueError, RecursionError):
@@ -53,6 +37,21 @@ def check_report(data: Mapping[str, Any]) -> None:
         raise ValidationFailed(
             f"This report has {size} bytes; at most {LARGEST_REPORT} are kept: leave out what is zero."
         )
+
+
+def _check_fields(data: Mapping[str, Any]) -> None:
+    check = Checker("report")
+    check.want(is_text(data.get("host", ""), 255), "host", "the host of the sidecar")
+    check.want(is_text(data.get("epoch", ""), 200), "epoch", "text of at most 200 characters")
+    check.want(is_time(data.get("at", 0.0)), "at", "seconds since 1970")
+    for name in ("revision", "presence", "holding"):
+        check.want(is_whole(data.get(name, 0), 0), name, "a whole number")
+    sessions = data.get("sessions", {})
+    right = isinstance(sessions, Mapping) and all(
+        isinstance(key, str) and is_whole(number, 0) for key, number in sessions.items()
+    )
+    check.want(right, "sessions", "whole numbers by service/host:port")
+    check.finish()
 
 
 def is_sidecar(lease_id: str) -> bool:
@@ -70,7 +69,7 @@ def read_report(lease_id: str, told: Mapping[str, Any], *, at: float, ttl_second
     if not told:
         return None
     try:
-        check_report(told)
+        _check_fields(told)
     except ValidationFailed:
         return None
     return Report(

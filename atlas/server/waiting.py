@@ -72,7 +72,10 @@ class Waiting:
             if passed >= seconds:
                 return Waited(awaited, passed, False, away)
             self._progress(f"Atlas is away: {away}" if away else f"waiting for {awaited.told()}")
-            self._session.sleep(min(pause, max(seconds - passed, 0.001)))
+            took = (
+                self._session.timer() - begun - passed
+            )  # of many sidecars it takes a while: half of the time is theirs
+            self._session.sleep(min(max(pause, took), max(seconds - passed, 0.001)))
             pause = min(POLL_SECONDS, 2 * pause)
 
     def _look(self, world: World, revision: int, instances: Collection[str]) -> Awaited:
