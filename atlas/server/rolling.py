@@ -213,6 +213,10 @@ class Walk:
         check_others(world, present, orders, now)
         self._asks = self._is_ready(before) or (self._proven and not present.takes_calls)
         self._drain(world, before, previous)
+        if self._orders.restarts and not before.incarnation:
+            self._say(
+                "has no incarnation: whether it was started anew is taken from the command and from its readiness"
+            )
         self._command(before)
         after = self._come_back(before)
         revision = self._give_back()
@@ -280,7 +284,7 @@ class Walk:
         """What is missing until the instance may take calls; empty for nothing."""
         if instance is None:
             return "it is not in the map"
-        if self._orders.restarts and instance.incarnation == before.incarnation:
+        if self._orders.restarts and before.incarnation and instance.incarnation == before.incarnation:
             return "it is still the one from before (--no-restart, if the command starts nothing anew)"
         if instance.draining:
             return "it says that it takes no calls"

@@ -55,6 +55,7 @@ class Restarted:
     def __init__(self, runs: Runs, host: str) -> None:
         self.ready = True
         self.comes_back = True
+        self.has_incarnation = True
         self.starts = 1
         double = self
 
@@ -84,7 +85,8 @@ class Restarted:
 
     def hold(self) -> None:
         host, _, port = self.address.partition(":")
-        one = Instance("identity", host, int(port), version=f"1.{self.starts}", incarnation=f"start-{self.starts}")
+        incarnation = f"start-{self.starts}" if self.has_incarnation else ""
+        one = Instance("identity", host, int(port), version=f"1.{self.starts}", incarnation=incarnation)
         self._map.hold(Lease(f"identity@{self.address}", f"i{self.starts}", 15.0, (one,)))
 
     def _run(self) -> None:

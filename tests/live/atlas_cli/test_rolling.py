@@ -145,6 +145,9 @@ def test_a_command_that_restarts_nothing_is_noticed(realm: Realm) -> None:
     assert result.exit_code == 1
     assert "it is still the one from before" in result.stderr
     realm.runs.ok(*words, "--no-restart")
+    realm.first.has_incarnation = False
+    realm.first.hold()
+    assert "has no incarnation" in realm.runs.ok(*words)
 
 
 def test_it_never_begins_when_nobody_else_takes_calls(realm: Realm) -> None:
