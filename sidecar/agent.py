@@ -50,6 +50,9 @@ from smartrealm.errors import NotFound, SmartError
 FIRST_MAP_SECONDS = 0.3
 """So long the first plan waits for Atlas before it takes the map that was kept."""
 
+KEPT_COUNTS_SECONDS = 3600.0
+"""So old the kept map may be for what the same map has lost since to be held: see `_counts`."""
+
 MEMORY_SECONDS = 10.0
 """How often what the planner remembers is kept, when nothing of weight happens."""
 
@@ -90,9 +93,10 @@ class Agent:
         self._reader = Reader(self._directory, remembered=self._remembered)
         self._reader.on_update(self._heard)
         self._kept: World | None = None
+        self._kept_age: float | None = None
         self._resolver = Resolver(self.wake)
         self._planner = Planner(zone=settings.zone, resolve=self._resolver.resolve, clock=clock, wall_clock=wall_clock)
-        self._local = Local(settings, on_change=self._local_changed)
+        self._local = Local(settings, on_change=self._local_changed, resolver=self._resolver)
         self._keeper = Keeper(self._directory, self._lease)
         proxy = Proxy(settings, external=external)
         runtime = Runtime(settings.runtime_socket)
@@ -120,7 +124,8 @@ class Agent:
     def start(self) -> Agent:
         """Take the directory, learn what was known, and begin. Raises Conflict when another agent has it, ConfigurationError
         for a port or a socket that cannot be had."""
-        self.settings.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        # The services of this host may be other users: they find their way in here, the sockets and files are guarded themselves.
+        self.settings.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._carrier.take()
         try:
             self._events.start()
@@ -131,6 +136,7 @@ class Agent:
         self._reader.start()
         self._first_plan_at = self._clock() + FIRST_MAP_SECONDS
         self._kept = self._remembered.load()
+        self._kept_age = self._remembered.age_seconds
         with suppress(OSError, ValueError):
             self._planner.restore(json.loads(self._memory_path.read_text()))
         self._local.inherit(self._carried(self._kept))
@@ -161,6 +167,8 @@ class Agent:
         """End the threads. HAProxy goes on, and so does the lease, until the next agent takes it over; with `leave` this host's
         instances are taken out of the map."""
         self._keep_memory()
+        if self._reader.heard:
+            self._remembered.save(self._reader.world, force=True)
         self._admin.close()
         self._held.close()
         self._local.close()
@@ -189,6 +197,8 @@ class Agent:
         if world is None:
             return max(0.01, self._first_plan_at - self._clock())
         before, last = self._planned, self._plan
+        if before is None and self._kept is not None and self._counts(self._kept, world):
+            self._planner.plan(self._kept)  # so that what was routed, and is not in the map any more, counts as lost
         self._plan = self._planner.plan(world, unready=self._local.unready())
         self._planned = world
         _tell_what_changed("guard", last.guards, {name: one.says for name, one in self._plan.guards.items()})
@@ -211,6 +221,14 @@ class Agent:
         if self._clock() < self._first_plan_at:
             return None
         return self._kept
+
+    def _counts(self, kept: World, world: World) -> bool:
+        """Whether the first map is compared with the one that was kept: always where it is another map, which may have been
+        wiped; in the same one as long as the agent was not away for so long that losses are old news."""
+        if kept is world:
+            return False
+        age = self._kept_age
+        return kept.position.epoch != world.position.epoch or (age is not None and age < KEPT_COUNTS_SECONDS)
 
     def _took(self, before: World | None, world: World, news_at: float | None) -> None:
         """Note how long a change took to come into force."""
@@ -345,6 +363,8 @@ class Agent:
     def accept(self, service: str, *, by: str, why: str) -> tuple[str, ...]:
         """Let the instances go that the guard holds; gives their addresses."""
         released = self._soon(lambda: self._planner.accept(service)).result(ANSWER_SECONDS)
+        if not self._plan.guards and self._reader.heard:
+            self._remembered.save(self._reader.world, force=True, accept=True)
         _log.warning("%s accepts the loss of %d instances of %s: %s", by, len(released), service, why)
         return released
 
