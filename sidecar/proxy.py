@@ -213,8 +213,10 @@ class Proxy:
         try:
             known = self.processes()
         except Unavailable:
-            self._reap()
-            return True
+            if self._wait_gone(1.0):  # there is none, or none any more
+                self._reap()
+                return True
+            raise
         softly = True
         for number, patience in ((signal.SIGUSR1, seconds), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
             for pid in (known.master,) if number != signal.SIGKILL else (known.master, known.worker, *known.old):
@@ -234,7 +236,8 @@ class Proxy:
         if self._settles(2.0):
             return False
         if self.external:
-            if wait_for(self._look, _takes_calls, self._start_seconds, clock=self._clock, sleep=self._sleep) is None:
+            patience = min(self._start_seconds, 2.0)
+            if wait_for(self._look, _takes_calls, patience, clock=self._clock, sleep=self._sleep) is None:
                 raise Unavailable(
                     f"HAProxy does not answer on {self.settings.runtime_socket}, and is started by somebody else: see "
                     f"`systemctl status` of its unit, or start it with: {' '.join(command(self.settings))}"

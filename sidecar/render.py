@@ -70,6 +70,8 @@ def _process(settings: Settings, servers: int, descriptors: int, threads: int) -
     most = connections(settings.max_connections, descriptors, servers)
     yield "# Maps are named relative to this file."
     yield "default-path config"
+    yield "# Another HAProxy on our port is to fail at its start, not to take half of the calls. A reload hands the sockets over."
+    yield "noreuseport"
     yield f"stats socket {_socket(settings.runtime_socket)} mode 600 level admin expose-fd listeners"
     yield "stats timeout 30s"
     yield f"log {_path(settings.events_socket)} len 8192 format rfc5424 local0 notice"

@@ -209,6 +209,17 @@ def test_a_haproxy_that_cannot_start_says_why(one: Steered, two: list[Instance])
         Proxy(replace(one.settings, haproxy="/nosuch/haproxy")).start()
 
 
+def test_two_realms_never_share_a_port(one: Steered, two: list[Instance]) -> None:
+    """A second HAProxy on the same port says so and ends: with both, every second call would reach the wrong realm."""
+    one.begin(route("orders", two[0]))
+    with steered() as other:
+        other.settings = replace(other.settings, port=one.settings.port)
+        other.proxy.write(other.files(route("orders", two[1])))
+        with pytest.raises(Unavailable, match=rf"Address already in use.*{one.settings.port}"):
+            other.proxy.start()
+        assert {one.get("orders")[1] for _ in range(8)} == {str(two[0].port).encode()}
+
+
 def test_a_stop_ends_what_is_under_way_and_is_bounded(one: Steered, two: list[Instance]) -> None:
     """A call that ends in time gets its answer; one that does not is cut off, and HAProxy is gone."""
     slow = two[0]
