@@ -7,6 +7,7 @@ master writes two things itself, since nobody is faster: that the instance drain
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ class Announcer:
 
     def beat(self) -> bool:
         """Write what changed, if this worker speaks for the instance. Gives whether a living agent carries it."""
-        if not (self._directory / "announce").is_dir():
+        if not os.path.isdir(self._directory / "announce"):  # False, too, where this user may not look
             self._written = None
             return False
         from atlas.announcement import is_carried
@@ -54,7 +55,7 @@ class Announcer:
 
         wanted = self._describe()
         path = self._directory / FOLDER / wanted.file_name
-        if wanted == self._written and path.exists():
+        if wanted == self._written and os.path.exists(path):
             return
         try:
             if self._written is None or not _is_another(path, wanted.incarnation):
@@ -113,7 +114,7 @@ def _in_the_file(desk: Desk, do: Callable[[Path, Announcement], object]) -> None
 
     try:
         path = Path(desk.noted())
-        if path.name and path.exists():
+        if path.name and os.path.exists(path):
             found = read(path)
             if found.incarnation == desk.incarnation:  # after SIGUSR2 it is that of the new master
                 do(path.parent.parent, found)

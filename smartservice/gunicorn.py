@@ -296,9 +296,7 @@ class Hooks:
             raise StopIteration
         if _instance.drain_until is None and seconds > 0:
             _instance.drain_until = time.monotonic() + seconds
-            board.begin_draining()
-            if _instance.desk.noted():  # before anything else: what is told now, no caller has to find out
-                _announcing().tell_draining(_instance.desk)
+            self._begin_draining(_instance)
             server.log.info(
                 "SIGTERM, draining: readiness is red, serving on for %g s (a second SIGTERM ends that)", seconds
             )
@@ -307,13 +305,21 @@ class Hooks:
             return
         signal.setitimer(signal.ITIMER_REAL, 0)
         left = 0.0 if _instance.drain_until is None else _instance.drain_until - time.monotonic()
-        board.begin_draining()
+        self._begin_draining(_instance)
         server.log.info(
             "stopping%s: requests in flight may take up to %d s",
             f" {left:.1f} s before the drain is over" if left > 0.05 else "",
             self._options.graceful_seconds,
         )
         raise StopIteration
+
+    def _begin_draining(self, instance: Instance) -> None:
+        """Turn readiness red, and tell the sidecar of the host: then no caller has to find out."""
+        if instance.board.draining:
+            return
+        instance.board.begin_draining()
+        if instance.desk.noted():
+            _announcing().tell_draining(instance.desk)
 
     # -- in a worker ---------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ class Found:
 
 def find(url: str | None, directory: Path | None) -> Found:
     """What SIDECAR_URL names; without a value the sidecar of this host, if its agent lives."""
-    if url is not None or directory is None or not directory.is_dir():
+    if url is not None or directory is None or not os.path.isdir(directory):
         return Found(url or "")
     from atlas.announcement import is_carried, read_sidecar
 
