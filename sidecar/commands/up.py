@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
+from sidecar.environment import VARIABLES, option_name
 from sidecar.settings import Settings
 from sidecar.supervisor import Program
 from sidecar.terminal import Session, runs
 
 AGENT_SECONDS = 5.0
 PROXY_SECONDS = 10.0
+
+
+def _settings(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of `sidecar run` for settings, but for those that every command has."""
+    for name, variable in reversed(list(VARIABLES.items())):
+        if variable.option and name not in ("directory", "realm"):
+            help_ = f"{variable.help} [{variable.name}]"
+            function = click.option(f"--{option_name(name)}", name, metavar="VALUE", help=help_)(function)
+    return function
 
 
 @click.command("up", short_help="Run HAProxy and the sidecar beside each other: containers, laptops.")
@@ -26,8 +39,9 @@ PROXY_SECONDS = 10.0
     show_default=True,
     help="How long calls under way may take at the end.",
 )
+@_settings
 @runs
-def up(session: Session, leave: bool, soft_seconds: float) -> None:
+def up(session: Session, leave: bool, soft_seconds: float, **given: Any) -> None:
     """Run `sidecar proxy` and `sidecar run` beside each other, each started again when it ends, until told to stop.
 
     The first process of a container. Either may crash with calls under way. On TERM or Ctrl-C the agent ends first, then
@@ -37,13 +51,12 @@ def up(session: Session, leave: bool, soft_seconds: float) -> None:
     Exit codes: 0 everything ended by itself, 1 something had to be killed, 2 HAProxy cannot be run with these settings,
     4 another `sidecar up` runs there.
     """
-    import os
-
     from sidecar import supervisor
 
-    settings = session.settings()
+    settings = session.settings(**given)
     with supervisor.only_one(settings.directory):
-        told = {"SIDECAR_DIR": str(settings.directory), "REALM": settings.realm}
+        told = {VARIABLES[name].name: text for name, text in given.items() if text is not None}
+        told |= {"SIDECAR_DIR": str(settings.directory), "REALM": settings.realm}
         system = supervisor.Spawned({**session.environ, **told})
         supervised = supervisor.Supervisor(
             programs(settings, os.getpid(), leave=leave, soft_seconds=soft_seconds), system=system

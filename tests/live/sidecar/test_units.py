@@ -60,3 +60,16 @@ def test_the_units_are_little_exposed(analyze: str, folder: Path) -> None:
         if rated is None:
             pytest.skip("this systemd-analyze does not rate files")
         assert float(rated[1]) <= MOST_EXPOSED, ended.stdout
+
+
+def test_systemd_takes_the_unit_of_a_generated_service(analyze: str, tmp_path: Path) -> None:
+    """It too, with a program in place of the one that is installed later."""
+    template = (
+        Path(__file__).parents[3] / "skeleton/template/[[ cookiecutter.name ]]/deploy/[[ cookiecutter.name ]].service"
+    )
+    text = re.sub(r"^\[%.*?%\]\n", "", template.read_text(), flags=re.M).replace("[[ cookiecutter.name ]]", "hello")
+    unit = tmp_path / "hello.service"
+    unit.write_text(text.replace("/srv/hello/.venv/bin/python", sys.executable))
+    ended = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
+    said = [line for line in (ended.stdout + ended.stderr).splitlines() if "hello.service" in line]
+    assert (ended.returncode, said) == (0, [])

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 import atlas
-from atlas.announcement import Announcement, announce
+from atlas.announcement import Announcement, announce, read_sidecar
 from atlas.model import Instance, Kind, Service
 from atlas.remembered import RememberedWorld
 from atlas.world import Position, World
 from sidecar.probe import serves
-from tests.processes import Child, free_port, wait_until
+from tests.processes import Child, accepts, free_port, wait_until
 
 pytestmark = pytest.mark.needs("haproxy")
 SIDECAR = Path(sys.executable).with_name("sidecar")
@@ -261,6 +261,18 @@ def test_with_leave_the_host_leaves_the_map(host: Host, instance: int) -> None:
         child.signal(signal.SIGINT)
         assert child.process.wait(10) == 0
     assert not _registered(host)
+
+
+def test_an_option_counts_for_both(host: Host, instance: int) -> None:
+    """`--port` is where HAProxy listens and what the agent tells the services of the host."""
+    announce(host.directory, Announcement("identity", instance, health=""))
+    before, host.port = host.port, free_port()
+    with host.run("up", "--port", str(host.port)) as child:
+        child.wait_ready(lambda: host.ask() == 200)
+        told = read_sidecar(host.directory)
+        assert told is not None
+        assert told.url == f"http://127.0.0.1:{host.port}"
+        assert not accepts(before)
 
 
 def test_there_is_one_of_it(host: Host, up: Child) -> None:
