@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Collection
-from typing import Any, Literal, TypedDict, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from atlas.model import Instance, Kind, Ruling, Service
+
+if sys.version_info >= (3, 12):
+    from typing import TypedDict
+else:  # what pydantic asks for, and brings along, before 3.12
+    from typing_extensions import TypedDict
 
 
 def _model_of(kind: type[Any], name: str, *, without: Collection[str]) -> Any:

@@ -79,7 +79,7 @@ function overdue() {
   return new Map((status.leases || []).filter((lease) => lease.overdue).map((lease) => [lease.id, lease]));
 }
 
-const PATIENCE = 1500; // Milliseconds that a sidecar may take to follow before it is called behind.
+const PATIENCE = 1000; // Milliseconds that a sidecar may take to follow before it is called behind.
 const behindSince = new Map();
 
 /** Keep what the sidecars say; gives whether one of them has yet to follow. */

@@ -248,3 +248,11 @@ def test_metrics_tell_the_position_and_who_waits(client: FlaskClient, book: MapD
     assert f"atlas_revision {float(book.now.position.revision)}" in text
     assert "atlas_readers_waiting 0.0" in text
     assert "atlas_leases 1.0" in text
+
+
+def test_the_description_leaves_nothing_out(client: FlaskClient) -> None:
+    """What is taken and what is answered, the new with the old: the split of a service, the report of a lease, the revision."""
+    schemas = client.get("/openapi.json").get_json()["components"]["schemas"]
+    assert {"split", "callers", "loss_accepted_at"} <= schemas["ServiceIn"]["properties"].keys()
+    assert "report" in schemas["LeaseIn"]["properties"]
+    assert schemas["Revision"]["properties"].keys() == {"revision"}
