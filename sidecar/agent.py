@@ -35,7 +35,7 @@ from sidecar.events import Event, Events
 from sidecar.facts import EjectedServer, Facts, OwnInstance, Proxy as ProxyFacts, Rate, Reloads
 from sidecar.held import HeldChecks, held_addresses
 from sidecar.local import Local, lease, lease_id
-from sidecar.model import Plan
+from sidecar.model import Guard, Plan
 from sidecar.plan import Planner
 from sidecar.proxy import Proxy
 from sidecar.rates import parse_rates
@@ -115,7 +115,7 @@ class Agent:
         self._news_at: float | None = None
         self._reported: tuple[object, ...] = ()
         self._memory_at = 0.0
-        self._memory_of: tuple[object, ...] = ()
+        self._memory_of: tuple[Guard, ...] = ()
         self._apply, self._propagation = Timing(), Timing()
         self._known_tokens: tuple[float, Mapping[str, str]] = (-1.0, {})
 
@@ -334,8 +334,11 @@ class Agent:
         return self.settings.state / "sidecar-memory.json"
 
     def _keep_memory_when_due(self) -> None:
+        """At once when more is held; when less is, as after a wiped map is filled again, not with every single return."""
         guards = tuple(self._plan.guards.values())
-        if guards != self._memory_of or self._clock() >= self._memory_at:
+        rest = self._memory_at - self._clock()
+        grew = held_addresses(guards) > held_addresses(self._memory_of)
+        if grew or rest <= 0 or (guards != self._memory_of and rest < MEMORY_SECONDS - 1):
             self._memory_of = guards
             self._keep_memory()
 
