@@ -120,6 +120,26 @@ def test_a_sidecar_that_refuses_is_gone_around_at_once(
     assert heard_by(session).breakers == []
 
 
+def test_the_way_around_takes_no_retry(session_of: Callable[..., smartclient.Session], server: FaultServer) -> None:
+    """After it a call may be repeated as often as ever."""
+    server.react = lambda seen: answer(503) if len(server.seen) < 3 else None
+    response = session_of(nobody(), server).get("service://identity/", retries=2)
+    assert [one.outcome for one in response.attempts] == ["refused", "status", "status", "ok"]  # type: ignore[attr-defined]
+
+
+def test_a_sidecar_that_refuses_says_nothing_about_the_service(
+    session_of: Callable[..., smartclient.Session], server: FaultServer
+) -> None:
+    """However often it was tried, the breaker of the service stays closed."""
+    session = session_of(nobody(), server)
+    assert session.mesh is not None
+    assert session.mesh.sidecar is not None
+    for _ in range(40):
+        session.mesh.sidecar._again_at = 0.0
+        assert len(session.get("service://identity/").attempts) == 2  # type: ignore[attr-defined]
+    assert heard_by(session).breakers == []
+
+
 def test_a_body_that_can_be_read_once_goes_around_whole(
     session_of: Callable[..., smartclient.Session], server: FaultServer
 ) -> None:
