@@ -76,6 +76,10 @@ class Source(Protocol):
         """What passes through each service, asked of HAProxy now. Raises Unavailable when it does not answer."""
         ...
 
+    def backends(self) -> Mapping[str, str]:
+        """What each backend of HAProxy holds: a service, or a side of one (`identity:1`)."""
+        ...
+
 
 class Admin:
     """The HTTP side of an agent. `start` opens the control socket and the port, `close` ends both."""
@@ -230,7 +234,7 @@ class Admin:
             query = "&".join(f"scope={scope}" for scope in wanted)
             try:
                 theirs = self._exporter(self._source.settings.exporter_socket, f"/metrics?{query}")
-                text += metrics.joined(theirs)
+                text += metrics.joined(theirs, self._source.backends())
             except Unavailable:
                 text += metrics.joined(None)
         return Answer(200, text.encode(), metrics.CONTENT_TYPE)

@@ -479,10 +479,14 @@ class Agent:
                     found.setdefault(owners.get(backend, backend), {})[address_of(server)] = condition
         return found
 
+    def backends(self) -> Mapping[str, str]:
+        """What each backend of HAProxy holds: a service, or a side of one (`identity:1`)."""
+        layout = self._steering.layout
+        return {} if layout is None else {backend: key for key, backend in layout.names.items()}
+
     def _owners(self) -> dict[str, str]:
         """The service of each backend."""
-        layout = self._steering.layout
-        return {} if layout is None else {backend: key.partition(":")[0] for key, backend in layout.names.items()}
+        return {backend: key.partition(":")[0] for backend, key in self.backends().items()}
 
 
 def run(

@@ -108,9 +108,21 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
 
 
-def joined(theirs: str | None) -> str:
-    """HAProxy's own metrics (None: it did not answer), to be put behind ours. Without those of the backends that are kept
-    free, since they take no calls."""
+def joined(theirs: str | None, backends: Mapping[str, str] = {}) -> str:
+    """HAProxy's own metrics (None: it did not answer), to be put behind ours.
+
+    Each backend is called by what it holds: a service that came at run time lives in one with a name that says nothing. The
+    backends that are kept free are left away.
+    """
     told = "\n".join(_one("sidecar_exporter_up", "gauge", "1 when HAProxy gave its own metrics.", theirs is not None))
-    lines = [line for line in (theirs or "").splitlines() if 'proxy="_spare' not in line]
-    return "\n".join([told, *lines]) + "\n"
+    lines = (_renamed(line, backends) for line in (theirs or "").splitlines())
+    return "\n".join([told, *(line for line in lines if line is not None)]) + "\n"
+
+
+def _renamed(line: str, backends: Mapping[str, str]) -> str | None:
+    before, mark, rest = line.partition('{proxy="_spare')
+    if not mark:
+        return line
+    name, quote, rest = rest.partition('"')
+    holds = backends.get(f"_spare{name}")
+    return None if holds is None else f'{before}{{proxy="{_escaped(holds)}{quote}{rest}'

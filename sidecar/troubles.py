@@ -116,7 +116,7 @@ def guard_says(guard: Guard, now: float) -> str:
 def guard_advice(service: str) -> str:
     return (
         f"They come back by themselves when the map has them again. If they are gone for good: "
-        f'`sidecar accept {service} --why "..."` here, `atlas service accept-loss {service}` for every host.'
+        f'`sidecar accept {service} --why "..."` here, `atlas accept-loss {service}` for every host.'
     )
 
 

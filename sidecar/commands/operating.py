@@ -18,7 +18,7 @@ from smartrealm.errors import NotFound
 def accept(session: Session, service: str, why: str) -> None:
     """Let go of the instances that the guard of SERVICE holds on this host: they are called no more.
 
-    For every host at once: `atlas service accept-loss SERVICE`.
+    For every host at once: `atlas accept-loss SERVICE`.
     """
     guards = {guard["service"]: guard for guard in session.control.get("/v1/status")["guards"]}
     if service not in guards:

@@ -57,13 +57,24 @@ def made_of(world: World, settings: Settings) -> tuple[Plan, Files]:
     """What is decided of a map, and the files that say so."""
     from sidecar import render as rendering
     from sidecar.layout import fresh_layout, lay_out
-    from sidecar.local import look_up
     from sidecar.plan import Planner
 
-    plan = Planner(zone=settings.zone, resolve=functools.cache(look_up)).plan(world)
+    plan = Planner(zone=settings.zone, resolve=functools.cache(_resolved)).plan(world)
     layout = fresh_layout(plan.routes, settings.spare_backends)
     layout, state, _ = lay_out(plan.routes, layout)
     return plan, rendering.render(state, layout, settings)
+
+
+def _resolved(name: str) -> str | None:
+    """The address of a host's name, chosen as the agent chooses; it waits for the answer."""
+    from sidecar.resolve import look_up
+    from sidecar.usable import literal
+
+    try:
+        found = sorted({address for text in look_up(name) if (address := literal(text)) is not None})
+    except (OSError, ValueError):
+        return None
+    return next((address for address in found if ":" not in address), found[0] if found else None)
 
 
 def _living(session: Session, settings: Settings) -> World:
@@ -171,14 +182,14 @@ def _of_export(text: str) -> World:
         else:
             carried = record["lease"]["instances"]
             edits = tuple(
-                Edit("instance", f"{one['service']}/{_address(one)}", None, {**one, "lease": record["lease"]["id"]})
+                Edit("instance", f"{one['service']}/{_place(one)}", None, {**one, "lease": record["lease"]["id"]})
                 for one in carried
             )
         world = world.apply(Delta(world.position, Position("export", revision), edits))
     return world
 
 
-def _address(instance: Mapping[str, Any]) -> str:
+def _place(instance: Mapping[str, Any]) -> str:
     from atlas.model import address
 
     return address(str(instance["host"]), int(instance["port"]))

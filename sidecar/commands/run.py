@@ -30,7 +30,9 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["own", "external"]),
     help="Whether the agent starts HAProxy itself, or somebody else does (systemd, a container). Else SIDECAR_PROXY, else own.",
 )
-@click.option("--leave", is_flag=True, help="Take this host's instances out of the map at the end: it does not come back.")
+@click.option(
+    "--leave", is_flag=True, help="Take this host's instances out of the map at the end: it does not come back."
+)
 @click.pass_context
 def run(context: click.Context, /, given_directory: str | None, proxy: str | None, leave: bool, **given: Any) -> None:
     """Run the sidecar of this host until it is told to stop. HAProxy outlives it: calls pass while the agent is away.

@@ -68,7 +68,9 @@ WELL = Facts(
 
 def guarded() -> Plan:
     """Two of the three instances of identity were lost at once, and are held."""
-    held = [decision(f"10.0.0.{at}:8000", "held", "guard", "It vanished with others.", since=NOW - 300) for at in (8, 9)]
+    held = [
+        decision(f"10.0.0.{at}:8000", "held", "guard", "It vanished with others.", since=NOW - 300) for at in (8, 9)
+    ]
     addresses = tuple(one.address for one in held)
     guard = Guard("identity", NOW - 300, 2, 3, addresses, "2 of 3 were lost at once.")
     return plan_of(service("identity", decision("10.0.0.7:8000"), *held), BILLING, guards={"identity": guard})
@@ -137,3 +139,6 @@ class FakeSource:
         if self.now_rates is None:
             raise Unavailable("HAProxy does not answer.")
         return self.now_rates
+
+    def backends(self) -> Mapping[str, str]:
+        return {name: name for name in self.now_plan.routes}

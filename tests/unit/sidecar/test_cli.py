@@ -219,7 +219,7 @@ def test_register_says_when_it_is_in_the_map(terminal: Terminal, source: FakeSou
         assert terminal.json("register", "identity", "8000")["state"] == "in the map"
         own = OwnInstance("orders", "10.0.0.7:9000", "not ready", "the connection was refused", NOW)
         source.now_facts = type(WELL)(own=(own,))
-        told = terminal("register", "orders", "9000", "--no-health").stdout
+        told = terminal("register", "orders", "9000", "--no-health", "--wait", "1").stdout
         assert "Its check finds it not ready: the connection was refused." in told
         assert "has not taken it up yet" in terminal("register", "new", "9001", "--wait", "1").stdout
         assert terminal.json("register", "new", "9001", "--wait", "0")["state"] == "announced"
@@ -259,7 +259,7 @@ def test_unregister_takes_back_what_was_announced(terminal: Terminal) -> None:
 
 # -- render and run ----------------------------------------------------------------------------------------------------
 
-WORLD = {
+WORLD: dict[str, Any] = {
     "complete": True,
     "position": "abc.3.5",
     "items": [
@@ -313,6 +313,21 @@ def test_render_gives_the_files_of_any_map(terminal: Terminal, tmp_path: Path) -
     terminal("render", "--map", path, "--to", tmp_path / "out")
     assert (tmp_path / "out" / "haproxy.cfg").read_text() == document["files"]["haproxy.cfg"]
     assert not terminal.directory.exists()
+
+
+def test_render_looks_names_up_from_here(terminal: Terminal, tmp_path: Path) -> None:
+    """A name that has an address is routed to it; one that can have none is told, and the others go on."""
+    hosts = ("localhost", "x" * 64)
+    instances = [
+        ["instance", f"identity/{host}:8000", {"service": "identity", "host": host, "port": 8000}] for host in hosts
+    ]
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({**WORLD, "items": [*WORLD["items"], *instances]}))
+    document = terminal.json("render", "--map", path)
+    standings = {one["address"]: one["standing"] for one in document["services"][0]["instances"]}
+    assert standings["localhost:8000"] == "in"
+    assert standings[f"{hosts[1]}:8000"] in ("quarantined", "out")
+    assert "127.0.0.1:8000" in document["files"]["haproxy.cfg"]
 
 
 def test_render_reads_an_export_and_says_why(terminal: Terminal, tmp_path: Path) -> None:

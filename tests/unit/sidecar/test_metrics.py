@@ -51,6 +51,14 @@ def test_spare_backends_are_left_away() -> None:
     assert not any("_spare" in labels for _, labels in samples())
 
 
+def test_a_service_in_a_spare_backend_is_called_by_its_name() -> None:
+    """It came at run time: what holds it is called `_spare_001`, which says nothing to whoever looks at a graph."""
+    text = joined(THEIRS, {"_spare_001": "teams:1", "identity": "identity"})
+    assert 'haproxy_backend_status{proxy="teams:1",state="UP"} 1' in text
+    assert 'haproxy_backend_status{proxy="identity",state="UP"} 1' in text
+    assert "_spare" not in text
+
+
 def test_propagation_is_a_histogram() -> None:
     """Cumulated buckets with the infinite one, a sum and a count."""
     found = samples()
