@@ -24,7 +24,7 @@ BACKEND_PUBLISHED = "Backend published."
 DONE = ""
 """The answer to a command that worked and has nothing to say."""
 
-CHECK = "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s"
+CHECK = "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s pool-purge-delay 1s"
 """How every server is looked after: a plain connection once a minute, and the answers that pass by. (`tcp-ut` would notice a
 host without power sooner; a server that is added at run time takes none.)"""
 

@@ -29,6 +29,8 @@ MAPS = (
 )
 """The maps of HAProxy, in the order in which entries are added: what a rule looks up last is there first."""
 
+USUAL_MS = 10_000
+"""How long a service may take that the map of timeouts does not name."""
 LEAST_SPARES = 10
 _YES = "1"
 
@@ -234,7 +236,9 @@ class _Draft:
 def _entries(route: Route, names: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """What the maps say of one route."""
     service = route.service
-    entries = {"routes": {service: names[service]}, "timeouts": {service: str(route.timeout_ms)}}
+    entries = {"routes": {service: names[service]}}
+    if route.timeout_ms != USUAL_MS:
+        entries["timeouts"] = {service: str(route.timeout_ms)}
     if not route.repeatable:
         entries["once"] = {service: _YES}
     if route.callers is not None:

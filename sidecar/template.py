@@ -9,8 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 
-SERVICE_MS = 10_000
-"""How long a service may take where the map of timeouts does not name it."""
+from sidecar.layout import USUAL_MS
 
 MARGIN_MS = 200
 """How much longer than its deadline a caller is waited for: it leaves by itself, and an instance that is asked for what nobody
@@ -82,7 +81,7 @@ def service() -> list[str]:
         "balance leastconn",
         "timeout connect 1s",
         "timeout queue 1s",
-        f"timeout server {SERVICE_MS}ms",
+        f"timeout server {USUAL_MS}ms",
         "timeout check 2s",
         "# The first request of a connection never goes over one that the instance may be closing at that moment.",
         "http-reuse safe",
@@ -217,7 +216,7 @@ def _sides() -> Iterator[str]:
 def _limits() -> Iterator[str]:
     yield ""
     yield "# 7. How long it may take, and whether it may be repeated: as the map says, and no longer than the caller waits."
-    yield f"http-request set-var(txn.timeout) var(txn.service),map_str_int(maps/timeouts.map,{SERVICE_MS})"
+    yield f"http-request set-var(txn.timeout) var(txn.service),map_str_int(maps/timeouts.map,{USUAL_MS})"
     yield "http-request set-var(txn.once) var(txn.service),map_str(maps/once.map)"
     yield "http-request set-var(txn.deadline) req.fhdr(Smart-Deadline),add(0)" + (
         " if { req.fhdr(Smart-Deadline) -m reg ^[0-9]{1,9}$ }"

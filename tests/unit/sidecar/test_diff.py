@@ -15,7 +15,7 @@ from smartrealm.errors import ValidationFailed
 
 ONE = Server("10.0.0.1:8000", "10.0.0.1", 8000)
 TWO = Server("10.0.0.2:8000", "10.0.0.2", 8000, weight=50)
-KEEP = "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s"
+KEEP = "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s pool-purge-delay 1s"
 
 
 def state(backends: Mapping[str, Collection[Server]], **maps: Mapping[str, str]) -> State:

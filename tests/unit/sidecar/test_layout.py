@@ -50,7 +50,7 @@ def test_the_state_says_all_that_routes_say() -> None:
     }
     assert state.maps == {
         "routes": {"identity": "identity", "billing": "billing"},
-        "timeouts": {"identity": "10000", "billing": "250"},
+        "timeouts": {"billing": "250"},
         "once": {"billing": "1"},
         "guarded": {"billing": "1"},
         "callers": {"billing/orders": "1", "billing/identity": "1"},
@@ -91,7 +91,7 @@ def test_a_new_service_moves_into_a_spare_backend_and_gives_it_back() -> None:
     """Nobody else's place changes; what was given back is the last to be used again, unless by its own service."""
     routes = routes_of(SPLIT)
     layout, _, _ = lay_out(routes, fresh_layout(routes, 2))
-    routes["billing"] = Route("billing", (server(4),))
+    routes["billing"] = Route("billing", (server(4),), timeout_ms=7)
     layout, state, reload = lay_out(routes, layout)
     assert not reload
     assert layout.names["billing"] == "_spare_001"

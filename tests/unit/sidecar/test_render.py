@@ -37,7 +37,9 @@ def lines_of(text: str, section: str) -> list[str]:
 def test_each_service_has_a_backend_that_differs_by_its_servers_alone() -> None:
     """Everything else is in the defaults, so that a spare one is as good."""
     text = rendered(Route("identity", (ONE, SIX), (Side(5, (ONE,)),)), Route("billing")).config
-    check = "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s"
+    check = (
+        "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s pool-purge-delay 1s"
+    )
     assert lines_of(text, "backend identity from _service") == [
         f"server 10.0.0.1:8000 10.0.0.1:8000 {check} weight 100",
         f"server fd00::2:8000 [fd00::2]:8000 {check} weight 7 backup",
@@ -72,12 +74,12 @@ def test_the_same_is_written_the_same_way() -> None:
 def test_every_map_of_the_file_is_written_and_no_other() -> None:
     """HAProxy refuses to start without one of them."""
     for settings in (SETTINGS, replace(SETTINGS, tokens_file=Path("/etc/tokens"))):
-        files = rendered(Route("identity", (ONE,)), settings=settings)
+        files = rendered(Route("identity", (ONE,), timeout_ms=500), settings=settings)
         asked = set(re.findall(r"maps/([a-z0-9-]+)\.map", files.config))
         assert asked <= set(files.maps) == set(MAPS)
         assert set(files.maps) - asked == (set() if settings.tokens_file else {"tokens"})
     assert files.maps["routes"] == "identity identity\n"
-    assert files.maps["timeouts"] == "identity 10000\n"
+    assert files.maps["timeouts"] == "identity 500\n"
 
 
 def test_settings_reach_their_lines() -> None:
