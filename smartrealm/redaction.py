@@ -67,6 +67,9 @@ _HARMLESS_LAST = frozenset(
     "rule rules regex pattern complexity budget window usage per schema index factory handler middleware "
     "permanent refresh checker error errors set present".split()
 )
+_HARMLESS_ENDINGS = frozenset([("split", "salt"), ("key", "cookies")])
+"""Which side of a split one is on is no secret, nor are the names of the cookies that decide it."""
+
 _QUERY_SECRETS = frozenset("key sig signature code auth sign hmac x-amz-signature x-amz-credential".split())
 
 
@@ -81,7 +84,7 @@ def is_secret_name(name: str) -> bool:
     last = words[-1]
     if any(pair in _SECRET_PAIRS for pair in itertools.pairwise(words)) and last not in ("name", "header"):
         return words[-2:] != ["key", "id"] or words[-3:-2] == ["access"]
-    if last in _HARMLESS_LAST:
+    if last in _HARMLESS_LAST or tuple(words[-2:]) in _HARMLESS_ENDINGS:
         return False
     if any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDINGS) for word in words if word != "token"):
         return True

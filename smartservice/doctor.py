@@ -251,7 +251,8 @@ def _calls(facts: Facts) -> Iterator[Finding]:
         return
     origin = "which SIDECAR_URL names" if get("SIDECAR_URL") else "the sidecar of this host"
     if facts.sidecar_answers is False:
-        way = "calls go directly" if get("ATLAS_URL") or facts.is_local else "no service can be called"
+        has_map = get("ATLAS_URL") or (facts.is_local and get("ATLAS_URL") is None)
+        way = "calls go directly" if has_map else "no service can be called"
         yield Finding(
             "risky" if way == "calls go directly" else "wrong",
             "calls",
