@@ -422,6 +422,7 @@ class Agent:
                 steering.counts.failed_reloads,
                 None if last is None else last.at,
                 "" if last is None else last.why,
+                steering.reload_failure,
                 self._wall_clock() + (steering.proxy.reload_due_in() if steering.wish is not None else 0.0),
             ),
             refusals=steering.refusals,

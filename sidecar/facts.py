@@ -39,6 +39,8 @@ class Reloads:
     failed: int = 0
     last_at: float | None = None
     last_reason: str = ""
+    failure: str = ""
+    """Why the last attempt failed; empty: it did not."""
     next_allowed_at: float = 0.0
     """Time of day; one in the past: now."""
 

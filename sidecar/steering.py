@@ -95,6 +95,7 @@ class Steering:
         self.wanted = State()
         self.wish: Reload | None = None
         self.last_reload: Reload | None = None
+        self.reload_failure = ""
         self.failure: str | None = None
         """Why HAProxy does not run, or cannot be spoken to."""
         self.refusals: tuple[Refusal, ...] = ()
@@ -409,11 +410,13 @@ class Steering:
             self.proxy.reload(force=True)
         except SmartError as error:
             self.counts.failed_reloads += 1
+            self.reload_failure = error.message
             _log.error("HAProxy could not be reloaded and goes on as before: %s", error)
             self.proxy.write(self._render(self.wanted, self.layout))
             self._read()
             return
         self.counts.reloads += 1
+        self.reload_failure = ""
         self.last_reload = replace(wish, at=self._wall_clock())
         _log.info("HAProxy was reloaded: %s", wish.why)
         self.layout, self.wanted = layout, state

@@ -217,8 +217,13 @@ def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
             "Somebody else may speak to its socket, or it was started anew.",
             since=facts.drift_at,
         )
-    if facts.reloads.failed and facts.reloads.last_at is not None and "failed" in facts.reloads.last_reason:
-        yield Trouble("risky", "reload", f"The last reload: {plain(facts.reloads.last_reason)}.", "`sidecar check`")
+    if facts.reloads.failure:
+        yield Trouble(
+            "risky",
+            "reload",
+            f"HAProxy could not be loaded anew and goes on as before: {plain(facts.reloads.failure)}",
+            "`sidecar check` has HAProxy's words; services that are new may have to wait for a reload.",
+        )
     if facts.pending:
         allowed = facts.reloads.next_allowed_at
         when = f" The next reload may be at {moment(allowed, now)}." if allowed > now else ""

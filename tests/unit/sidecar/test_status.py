@@ -64,7 +64,10 @@ def test_the_worst_comes_first() -> None:
         (replace(WELL, refusals=(Refusal("identity: add", "No such backend.", NOW - 5),)), ("risky", "refused")),
         (replace(WELL, drift_at=NOW - 5, drift_count=1), ("risky", "drift")),
         (replace(WELL, pending="a reload is under way", pending_since=NOW - 1), ("note", "reload")),
-        (replace(WELL, reloads=Reloads(1, 1, NOW - 5, "failed: bad file")), ("risky", "reload")),
+        (
+            replace(WELL, reloads=Reloads(1, 1, NOW - 5, "a try", failure="HAProxy refuses the file.")),
+            ("risky", "reload"),
+        ),
     ],
 )
 def test_each_trouble_is_told(facts: Facts, expected: tuple[str, str]) -> None:
