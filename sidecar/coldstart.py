@@ -100,7 +100,7 @@ def _write(world: World, settings: Settings) -> None:
     dynamic = version_numbers(program_version(settings.haproxy)) >= FIRST_WITH_DYNAMIC_BACKENDS
     routes = _routes(world, settings)
     layout = fresh_layout(routes, settings.spare_backends, dynamic=dynamic)
-    layout, state, _ = lay_out(routes, layout, tokens=_tokens(settings), dynamic=dynamic)
+    layout, state, _ = lay_out(routes, layout, tokens=read_tokens(settings), dynamic=dynamic)
     write_files(render(state, layout, settings, descriptors=descriptors()), settings)
 
 
@@ -120,25 +120,27 @@ def _routes(world: World, settings: Settings) -> Mapping[str, Route]:
         answered.clear()
         plan = planner.plan(world)
     resolver.close()
-    return {name: route for name, route in plan.routes.items() if _may_be_written(route)}
+    return writable(plan.routes)
 
 
-def _may_be_written(route: Route) -> bool:
-    """One service that cannot be written costs nobody but itself; the agent says why."""
+def writable(routes: Mapping[str, Route]) -> Mapping[str, Route]:
+    """The routes that may be written: another one costs nobody but itself, and the agent says why."""
     from sidecar.fields import check_route
 
-    try:
-        check_route(route)
-    except SmartError:
-        return False
-    return True
+    found = dict(routes)
+    for name, route in routes.items():
+        try:
+            check_route(route)
+        except SmartError:
+            del found[name]
+    return found
 
 
 def _waits_for_names(plan: Plan) -> bool:
     return any(one.reason == "invalid" for of_service in plan.decisions.values() for one in of_service.values())
 
 
-def _tokens(settings: Settings) -> Mapping[str, str]:
+def read_tokens(settings: Settings) -> Mapping[str, str]:
     """Who may call, as the agent reads it; nobody where the file cannot be read."""
     if settings.tokens_file is None:
         return {}
