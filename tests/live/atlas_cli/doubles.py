@@ -15,12 +15,13 @@ PAUSE = 0.02
 
 
 class Sidecar:
-    """Follows the map in a thread and reports what it has applied, with these calls under way. `stuck`: it applies nothing."""
+    """Follows the map in a thread and reports what it has applied, with these calls under way. `stops_at`: it applies no revision
+    above this one."""
 
     def __init__(self, runs: Runs, host: str, sessions: Mapping[str, int] | None = None) -> None:
         self.host = host
         self.sessions = dict(sessions or {})
-        self.stuck = False
+        self.stops_at = 10**9
         self.holding = 0
         self.applied = 0
         self._map = atlas.open(runs.url, environ=runs.environ)
@@ -33,8 +34,7 @@ class Sidecar:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if not self.stuck:
-                self.applied = self._map.world().position.revision
+            self.applied = min(self._map.world().position.revision, self.stops_at)
             self._map.hold(self.lease())
             self._stop.wait(PAUSE)
 
@@ -92,11 +92,11 @@ class Restarted:
     def _run(self) -> None:
         while not self._stop.wait(PAUSE):
             if self._file.exists():
-                self._file.unlink()
                 self._map.release(f"identity@{self.address}", f"i{self.starts}")
                 self.starts += 1
                 if self.comes_back:
                     self.hold()
+                self._file.unlink()  # last: a command may wait for it
 
     def __enter__(self) -> Restarted:
         self.hold()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from atlas import Instance, Lease, Ruling, Service
+from atlas.server.rolling import REASON
 from tests.live.atlas_cli.doubles import Restarted, Sidecar
 from tests.live.atlas_cli.runs import ANNA, Runs
 from tests.live.atlas_cli.test_waiting import begin
@@ -62,33 +63,42 @@ def test_all_are_restarted_one_by_one(realm: Realm) -> None:
 
 def test_what_does_not_come_back_stops_the_walk(realm: Realm) -> None:
     """Exit code 1: it stays drained, how to enable it is said, the next one is untouched; the next walk begins with it."""
-    realm.second.comes_back = False
-    words = ("roll", "identity", "--command", realm.command, "--ready-timeout", "0.3s", "--json")
-    result = realm.runs(*words, "--one", realm.second.address, "--one", realm.first.address)
+    realm.first.comes_back = False
+    words = ("roll", "identity", "--command", realm.command)
+    result = realm.runs(*words, "--ready-timeout", "0.2s", "--json")
     assert result.exit_code == 1
     document = json.loads(result.stdout)
-    assert [one["address"] for one in document["rolled"]] == [realm.first.address]
-    assert document["failed"]["instance"] == realm.second.address
+    assert document["failed"]["instance"] == realm.first.address
+    assert document["untouched"] == [realm.second.address]
     assert "not back and ready within" in result.stderr
-    assert f"stays drained; when it is: atlas enable identity {realm.second.address}" in result.stderr
-    assert realm.runs.map.world().rulings[f"identity/{realm.second.address}"].state == "draining"
-    realm.second.comes_back = True
-    realm.second.hold()
-    text = realm.runs.ok("roll", "identity", "--command", realm.command)
-    assert text.index(f"[1/2] {realm.second.address}") < text.index(f"[2/2] {realm.first.address}")
+    assert f"stays drained; when it is: atlas enable identity {realm.first.address}" in result.stderr
+    assert realm.runs.map.world().rulings[f"identity/{realm.first.address}"].state == "draining"
+    realm.first.comes_back = True
+    realm.first.hold()
+    assert "2 of 2 instances rolled" in realm.runs.ok(*words)
     assert set(realm.states().values()) == {"enabled"}
 
 
+def test_what_was_left_drained_goes_first(realm: Realm) -> None:
+    """Whatever its address: the others take calls meanwhile."""
+    host, _, port = realm.second.address.partition(":")
+    realm.runs.map.rule(Ruling("identity", host, int(port), "draining", reason=f"{REASON} by ben"), by=ANNA)
+    steps = realm.runs.json("roll", "identity", "--command", "true", "--dry-run")["steps"]
+    assert [step["instance"] for step in steps] == [realm.second.address, realm.first.address]
+
+
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "more", "says"),
     [
-        ("echo no space left; exit 3", "the command ended with 3"),
-        ("sleep 60", "the command was stopped after"),
+        ("echo no space left; exit 3", (), "the command ended with 3"),
+        ("sleep 60", ("--command-timeout", "0.2s"), "the command was stopped after"),
     ],
 )
-def test_a_command_that_fails_gives_the_instance_back(realm: Realm, command: str, says: str) -> None:
+def test_a_command_that_fails_gives_the_instance_back(
+    realm: Realm, command: str, more: tuple[str, ...], says: str
+) -> None:
     """It still runs and is ready, so it is enabled again; the output is kept, the other one untouched."""
-    result = realm.runs("roll", "identity", "--command", command, "--command-timeout", "0.3s")
+    result = realm.runs("roll", "identity", "--command", command, *more)
     assert result.exit_code == 1
     assert says in result.stderr
     assert "is ready and enabled again" in result.stderr
@@ -104,7 +114,7 @@ def test_a_command_that_fails_gives_the_instance_back(realm: Realm, command: str
 def test_one_that_is_not_ready_is_not_enabled(realm: Realm) -> None:
     """It is in the map again, and answers 503: nobody is sent there."""
     command = f"{realm.command}; while [ -e {realm.runs.folder}/restart-{{instance}} ]; do sleep 0.02; done"
-    thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--ready-timeout", "0.5s")
+    thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--ready-timeout", "0.3s")
     wait_until(lambda: "draining" in realm.states().values(), 5)
     realm.first.ready = False
     thread.join(10)
@@ -116,7 +126,7 @@ def test_one_that_is_not_ready_is_not_enabled(realm: Realm) -> None:
 
 def test_nothing_is_restarted_before_it_is_drained_everywhere(realm: Realm) -> None:
     """A sidecar that does not follow stops the walk in time, and the instance takes calls as before."""
-    realm.sidecar.stuck = True
+    realm.sidecar.stops_at = 1
     result = realm.runs("roll", "identity", "--command", realm.command, "--drain-timeout", "0.2s")
     assert result.exit_code == 1
     assert "it was not drained within 0.2 s: web-1 to apply revision 2; " in result.stderr
@@ -125,17 +135,11 @@ def test_nothing_is_restarted_before_it_is_drained_everywhere(realm: Realm) -> N
 
 def test_the_next_one_waits_until_the_last_one_takes_calls_everywhere(realm: Realm) -> None:
     """Enabled in the map is not enough."""
-    begun, go = realm.runs.folder / "begun", realm.runs.folder / "go"
-    command = f"touch {begun}; while [ ! -e {go} ]; do sleep 0.02; done"
-    words = ("roll", "identity", "--no-restart", "--drain-timeout", "0.3s", "--command", command)
-    thread, found = begin(realm.runs, *words)
-    wait_until(begun.exists, 5)
-    realm.sidecar.stuck = True
-    go.touch()
-    thread.join(5)
-    (result,) = found
-    assert "it is enabled, but after 0.3 s still: web-1 to apply" in result.stderr  # type: ignore[attr-defined]
-    assert f"untouched: {realm.second.address}" in result.stderr  # type: ignore[attr-defined]
+    realm.sidecar.stops_at = 2  # it goes by the drain, and never by what enables it
+    result = realm.runs("roll", "identity", "--no-restart", "--drain-timeout", "1s", "--command", "true")
+    assert result.exit_code == 1
+    assert "it is enabled, but after 1 s still: web-1 to apply revision 3" in result.stderr
+    assert f"untouched: {realm.second.address}" in result.stderr
 
 
 def test_a_command_that_restarts_nothing_is_noticed(realm: Realm) -> None:
