@@ -35,10 +35,10 @@ class Files:
 def render(state: State, layout: Layout, settings: Settings, *, descriptors: int = 0, threads: int = 0) -> Files:
     """The files that bring up an HAProxy which knows this State.
 
-    `descriptors`: how many files the process may open (`ulimit -n`), 0 where that is not known; HAProxy would refuse to start
-    with more connections than that allows. `threads` 0: as many as HAProxy chooses. A server that drains has the weight 0
-    here, since the file knows no drain; the first comparison sets it right. Raises ValidationFailed for anything of the map
-    that may not stand in the file, and ConfigurationError for such a setting.
+    `descriptors`: how many files the process may open (`ulimit -Hn`: HAProxy raises its own limit up to that), 0 where that is
+    not known; HAProxy would refuse to start with more connections than that allows. `threads` 0: as many as HAProxy chooses. A
+    server that drains has the weight 0 here, since the file knows no drain; the first comparison sets it right. Raises
+    ValidationFailed for anything of the map that may not stand in the file, and ConfigurationError for such a setting.
     """
     owners = {backend: key for key, backend in layout.names.items()}
     count = sum(len(servers) for servers in state.backends.values())
