@@ -400,7 +400,7 @@ class Agent:
         steering, settings = self._steering, self.settings
         applied = steering.applied
         age = self._reader.age_seconds
-        last = steering.last_reload
+        last, wish = steering.last_reload, steering.wish
         return Facts(
             pid=os.getpid(),
             started_at=self._started_at,
@@ -428,6 +428,7 @@ class Agent:
             refusals=steering.refusals,
             refusal_count=steering.counts.refusals,
             pending=steering.pending,
+            pending_since=None if wish is None else wish.at,
             own=tuple(
                 OwnInstance(one.service, one.address, one.state, one.reason, one.since)
                 for one in self._local.standing()

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_status_of_a_service_while_haproxy_is_away(terminal: Terminal, source: F
 def test_ready_is_for_probes(terminal: Terminal, source: FakeSource) -> None:
     """0 while calls can pass, 1 while not, 5 where nobody is to ask."""
     assert terminal("status", "--ready").stdout.startswith("ready: ")
-    source.now_facts = type(WELL)(map_from="none")
+    source.now_facts = replace(WELL, map_from="none")
     assert terminal("status", "--ready", code=1).stdout.startswith("not ready: ")
 
 

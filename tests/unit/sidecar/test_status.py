@@ -172,6 +172,13 @@ def test_ready_is_a_proxy_that_runs_and_a_map() -> None:
     assert health(replace(WELL, proxy=Proxy()))[0] == 503
     assert health(replace(WELL, map_from="none"))[0] == 503
     assert health(replace(WELL, map_from="disk"))[0] == 200
+    assert [
+        status(facts)["ready"] for facts in (WELL, replace(WELL, proxy=Proxy()), replace(WELL, map_from="none"))
+    ] == [
+        True,
+        False,
+        False,
+    ]
     code, body = health(*troubled())
     assert (code, body["status"]) == (200, "success")
     warned = {row["checker"] for row in body["results"] if row["status"] == "warn"}
