@@ -17,14 +17,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import atlas
-from atlas.announcement import Announcement, Carrier, Sidecar, announce, names, read, withdraw
+from atlas.announcement import Carrier, Sidecar
 from atlas.keeper import Keeper
 from atlas.model import Report
 from atlas.reader import Reader
@@ -32,20 +29,17 @@ from atlas.remembered import RememberedWorld
 from atlas.world import Position, World
 from sidecar.admin import Admin
 from sidecar.events import Event, Events
-from sidecar.facts import EjectedServer, Facts, OwnInstance, Proxy as ProxyFacts, Rate, Reloads
 from sidecar.held import HeldChecks, held_addresses
 from sidecar.local import Local, lease, lease_id
 from sidecar.model import Guard, Plan
 from sidecar.plan import Planner
 from sidecar.proxy import Proxy
-from sidecar.rates import parse_rates
 from sidecar.resolve import Resolver
 from sidecar.runtime import Runtime
-from sidecar.servers import address_of
 from sidecar.settings import Settings
 from sidecar.steering import Steering
-from sidecar.timing import Timing
-from smartrealm.errors import NotFound, SmartError
+from sidecar.tokens import TokensFile
+from sidecar.view import View
 
 FIRST_MAP_SECONDS = 0.3
 """So long the first plan waits for Atlas before it takes the map that was kept."""
@@ -59,9 +53,6 @@ MEMORY_SECONDS = 10.0
 MOST_LINES = 10
 """So many services are logged one by one."""
 
-ANSWER_SECONDS = 5.0
-"""How long somebody who asks the loop to do something waits for it."""
-
 _log = logging.getLogger("sidecar")
 T = TypeVar("T")
 
@@ -69,7 +60,7 @@ T = TypeVar("T")
 class Agent:
     """The sidecar of one host. `start`, then `run` until `stop`; `close` ends its threads. HAProxy goes on without it.
 
-    What `sidecar.admin.Source` asks for may be asked from any thread.
+    `view` answers whoever asks what it does.
     """
 
     def __init__(
@@ -82,7 +73,6 @@ class Agent:
     ) -> None:
         self.settings = settings
         self._clock, self._wall_clock = clock, wall_clock
-        self._started_at = wall_clock()
         self._incarnation = os.urandom(8).hex()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -100,24 +90,36 @@ class Agent:
         self._keeper = Keeper(self._directory, self._lease)
         proxy = Proxy(settings, external=external)
         runtime = Runtime(settings.runtime_socket)
-        self._steering = Steering(settings, proxy, runtime, tokens=self._tokens, clock=clock, wall_clock=wall_clock)
+        self._steering = Steering(
+            settings, proxy, runtime, tokens=TokensFile(settings.tokens_file).read, clock=clock, wall_clock=wall_clock
+        )
         self._events = Events(settings.events_socket, self._event)
         self._held = HeldChecks(
             lambda: self._plan.guards,
             lambda *key: self._soon(lambda: self._planner.silent(*key)),
             lambda *key: self._soon(lambda: self._planner.answered(*key)),
         )
-        self._admin = Admin(self)
         self._plan = Plan()
-        self._shown: tuple[Plan, Mapping[str, str], Plan] | None = None
+        self.view = View(
+            settings,
+            steering=self._steering,
+            reader=self._reader,
+            remembered=self._remembered,
+            local=self._local,
+            keeper=self._keeper,
+            plan=lambda: self._plan,
+            accept=self._accept,
+            soon=self._soon,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+        self._admin = Admin(self.view)
         self._planned: World | None = None
         self._first_plan_at = 0.0
         self._news_at: float | None = None
         self._reported: tuple[object, ...] = ()
         self._memory_at = 0.0
         self._memory_of: tuple[Guard, ...] = ()
-        self._apply, self._propagation = Timing(), Timing()
-        self._known_tokens: tuple[float, Mapping[str, str]] = (-1.0, {})
 
     # -- living --------------------------------------------------------------------------------------------------------
 
@@ -233,13 +235,13 @@ class Agent:
     def _took(self, before: World | None, world: World, news_at: float | None) -> None:
         """Note how long a change took to come into force."""
         if news_at is not None:
-            self._apply.add(self._clock() - news_at)
+            self.view.apply.add(self._clock() - news_at)
         if before is None or before.rulings is world.rulings:
             return
         now = self._wall_clock()
         for key, ruling in world.rulings.items():
             if before.rulings.get(key) is not ruling and ruling.at:
-                self._propagation.add(now - ruling.at)
+                self.view.propagation.add(now - ruling.at)
 
     def _heard(self, _: World, __: World) -> None:
         self._news_at = self._news_at or self._clock()
@@ -266,6 +268,11 @@ class Agent:
         self._asked.put(work)
         self.wake()
         return future
+
+    def _accept(self, service: str) -> tuple[str, ...]:
+        released = self._planner.accept(service)
+        self.wake()
+        return released
 
     # -- what the map hears of this host -------------------------------------------------------------------------------
 
@@ -313,20 +320,6 @@ class Agent:
             )
         )
 
-    def _tokens(self) -> Mapping[str, str]:
-        """The callers by the digest of their token, read anew when the file changes."""
-        path = self.settings.tokens_file
-        if path is None:
-            return {}
-        try:
-            changed = path.stat().st_mtime
-            if changed != self._known_tokens[0]:
-                lines = [line.split() for line in path.read_text().splitlines() if line.strip()[:1] not in ("", "#")]
-                self._known_tokens = (changed, {words[1].lower(): words[0] for words in lines if len(words) == 2})
-        except OSError as error:
-            _log.error("the tokens in %s cannot be read, those known go on: %s", path, error.strerror)
-        return self._known_tokens[1]
-
     # -- what survives a restart ---------------------------------------------------------------------------------------
 
     @property
@@ -351,144 +344,6 @@ class Agent:
             fresh.replace(self._memory_path)
         except OSError as error:
             _log.warning("what the guard holds cannot be kept in %s: %s", self.settings.state, error.strerror)
-
-    # -- what others ask (sidecar.admin.Source) ------------------------------------------------------------------------
-
-    def plan(self) -> Plan:
-        """What is to be routed now; the same object while nothing changed."""
-        plan, barred = self._plan, self._steering.barred
-        if not barred:
-            return plan
-        if self._shown is None or self._shown[0] is not plan or self._shown[1] is not barred:
-            self._shown = (plan, barred, replace(plan, quarantined={**plan.quarantined, **barred}))
-        return self._shown[2]
-
-    def accept(self, service: str, *, by: str, why: str) -> tuple[str, ...]:
-        """Let the instances go that the guard holds; gives their addresses."""
-        released = self._soon(lambda: self._planner.accept(service)).result(ANSWER_SECONDS)
-        if not self._plan.guards and self._reader.heard:
-            self._remembered.save(self._reader.world, force=True, accept=True)
-        _log.warning("%s accepts the loss of %d instances of %s: %s", by, len(released), service, why)
-        return released
-
-    def announce(self, announcement: Announcement) -> object:
-        """Write the file of an instance."""
-        return announce(self.settings.directory, announcement)
-
-    def withdraw(self, service: str, port: int | None) -> object:
-        """Remove the files of a service, or of one of its ports."""
-        gone = []
-        for entry in names(self.settings.announcements):
-            with suppress(SmartError, OSError):
-                found = read(Path(entry.path))
-                if found.service == service and port in (None, found.port):
-                    gone.append(found)
-        if not gone:
-            raise NotFound(f"No instance of {service} is announced on this host.")
-        return [withdraw(self.settings.directory, one) for one in gone]
-
-    def reload(self, *, why: str) -> object:
-        """Load HAProxy anew as soon as it may be."""
-        return self._soon(lambda: self._steering.ask_reload(why)).result(ANSWER_SECONDS)
-
-    def rates(self) -> Mapping[str, Rate]:
-        """What passes through each service, asked of HAProxy now. Raises Unavailable when it does not answer."""
-        return parse_rates(Runtime(self.settings.runtime_socket).ask("show stat"), self._owners())
-
-    def facts(self) -> Facts:
-        """What the agent knows of itself now."""
-        steering, settings = self._steering, self.settings
-        applied = steering.applied
-        age = self._reader.age_seconds
-        last, wish = steering.last_reload, steering.wish
-        return Facts(
-            pid=os.getpid(),
-            started_at=self._started_at,
-            version=_package_version(),
-            realm=settings.realm,
-            host=settings.host,
-            zone=settings.zone,
-            position=Position() if applied is None else applied.position,
-            applied_at=steering.applied_at,
-            map_from="atlas" if self._reader.heard else "disk" if self._kept is not None else "none",
-            map_age_seconds=self._remembered.age_seconds if age is None else age,
-            map_failure=self._reader.failure,
-            proxy=self._proxy_facts(),
-            changes=steering.counts.changes,
-            drift_count=steering.counts.drift,
-            drift_at=steering.drift_at,
-            reloads=Reloads(
-                steering.counts.reloads,
-                steering.counts.failed_reloads,
-                None if last is None else last.at,
-                "" if last is None else last.why,
-                steering.reload_failure,
-                self._wall_clock() + (steering.proxy.reload_due_in() if steering.wish is not None else 0.0),
-            ),
-            refusals=steering.refusals,
-            refusal_count=steering.counts.refusals,
-            pending=steering.pending,
-            pending_since=None if wish is None else wish.at,
-            own=tuple(
-                OwnInstance(one.service, one.address, one.state, one.reason, one.since)
-                for one in self._local.standing()
-            ),
-            ejected=self._ejected(),
-            ejections=steering.counts.ejections,
-            lease_failure=self._keeper.failure,
-            apply_seconds=self._apply.histogram(),
-            propagation_seconds=self._propagation.histogram(),
-            conditions=self._conditions(),
-        )
-
-    def _proxy_facts(self) -> ProxyFacts:
-        steering = self._steering
-        running = steering.known is not None
-        uptime = 0.0
-        if running:
-            with suppress(SmartError):
-                uptime = float(Runtime(self.settings.runtime_socket, timeout_seconds=1.0).info().uptime_seconds)
-        return ProxyFacts(
-            version=steering.version,
-            pid=steering.pid,
-            uptime_seconds=uptime,
-            running=running,
-            dynamic=steering.dynamic,
-            away_since=None if running else steering.away_since,
-            failure=steering.failure or "",
-        )
-
-    def _ejected(self) -> tuple[EjectedServer, ...]:
-        owners, now = self._owners(), self._clock()
-        today = self._wall_clock() - now
-        return tuple(
-            EjectedServer(
-                owners.get(one.backend, one.backend),
-                address_of(one.server),
-                one.since + today,
-                one.due_at + today,
-                one.reason,
-            )
-            for one in self._steering.ejections.all()
-        )
-
-    def _conditions(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
-        owners = self._owners()
-        for backend, servers in self._steering.conditions.items():
-            for server, condition in servers.items():
-                if condition != "up":
-                    found.setdefault(owners.get(backend, backend), {})[address_of(server)] = condition
-        return found
-
-    def backends(self) -> Mapping[str, str]:
-        """What each backend of HAProxy holds: a service, or a side of one (`identity:1`)."""
-        layout = self._steering.layout
-        return {} if layout is None else {backend: key for key, backend in layout.names.items()}
-
-    def _owners(self) -> dict[str, str]:
-        """The service of each backend."""
-        return {backend: key.partition(":")[0] for backend, key in self.backends().items()}
 
 
 def run(
@@ -527,10 +382,3 @@ def _tell_what_changed(what: str, before: Collection[str], after: Mapping[str, s
     if ended:
         more = "" if len(ended) <= MOST_LINES else f" and {len(ended) - MOST_LINES} more"
         _log.info("%s: over for %s%s", what, ", ".join(ended[:MOST_LINES]), more)
-
-
-def _package_version() -> str:
-    try:
-        return version("smartservice")
-    except PackageNotFoundError:
-        return ""

@@ -95,12 +95,13 @@ def _write(world: World, settings: Settings) -> None:
     from sidecar.layout import fresh_layout, lay_out
     from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
     from sidecar.render import render
+    from sidecar.tokens import TokensFile
     from sidecar.written import write_files
 
     dynamic = version_numbers(program_version(settings.haproxy)) >= FIRST_WITH_DYNAMIC_BACKENDS
     routes = _routes(world, settings)
     layout = fresh_layout(routes, settings.spare_backends, dynamic=dynamic)
-    layout, state, _ = lay_out(routes, layout, tokens=read_tokens(settings), dynamic=dynamic)
+    layout, state, _ = lay_out(routes, layout, tokens=TokensFile(settings.tokens_file).read(), dynamic=dynamic)
     write_files(render(state, layout, settings, descriptors=descriptors()), settings)
 
 
@@ -138,18 +139,6 @@ def writable(routes: Mapping[str, Route]) -> Mapping[str, Route]:
 
 def _waits_for_names(plan: Plan) -> bool:
     return any(one.reason == "invalid" for of_service in plan.decisions.values() for one in of_service.values())
-
-
-def read_tokens(settings: Settings) -> Mapping[str, str]:
-    """Who may call, as the agent reads it; nobody where the file cannot be read."""
-    if settings.tokens_file is None:
-        return {}
-    try:
-        text = settings.tokens_file.read_text()
-    except OSError:
-        return {}
-    lines = [line.split() for line in text.splitlines() if line.strip()[:1] not in ("", "#")]
-    return {words[1].lower(): words[0] for words in lines if len(words) == 2}
 
 
 def _kept(settings: Settings) -> World:

@@ -4,8 +4,9 @@ HAProxy takes a server out after some bad answers, and would look at it again af
 is tried again by us: after 5 s, 10 s, 20 s ... 60 s, and the count begins anew once it has behaved well for some minutes.
 The same goes for a server that a check found dead: setting it up costs at most a connection that is tried elsewhere.
 
-When more than half of the servers of a backend that should take calls are ejected, the fault is likely not theirs: all of
-them are tried at once, and again each second. Calling bad ones beats calling none.
+When more than half of the servers of a backend that should take calls are ejected for their answers, the fault is likely not
+theirs: all of these are tried at once, and again each second. Calling bad ones beats calling none. Calling dead ones does not:
+those that a check found dead wait for their time.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Ejections:
         return min((at for _, at in self._due(wanted)), default=None)
 
     def panicking(self, wanted: Mapping[str, Mapping[str, Server]]) -> tuple[str, ...]:
-        """The backends of which more than half of the servers are ejected."""
+        """The backends of which more than half of the servers are ejected for their answers."""
         return tuple(dict.fromkeys(backend for backend, servers in self._by_backend(wanted) if servers[1]))
 
     def all(self) -> tuple[Ejection, ...]:
@@ -133,7 +134,7 @@ class Ejections:
     def _due(self, wanted: Mapping[str, Mapping[str, Server]]) -> Iterator[tuple[Ejection, float]]:
         for _, (ejected, panic) in self._by_backend(wanted):
             for ejection in ejected:
-                if not panic:
+                if not panic or ejection.cause != "answers":
                     yield ejection, ejection.due_at
                     continue
                 tried_at = self._records[ejection.backend, ejection.server].tried_at
@@ -150,7 +151,8 @@ class Ejections:
             takes = {name for name, server in wanted.get(backend, {}).items() if not server.draining and server.weight}
             concerned = [ejection for ejection in ejected if ejection.server in takes]
             if concerned:
-                yield backend, (concerned, len(concerned) * 2 > len(takes))
+                bad = [ejection for ejection in concerned if ejection.cause == "answers"]
+                yield backend, (concerned, len(bad) * 2 > len(takes))
 
 
 def _pause(times: int) -> float:

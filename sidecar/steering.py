@@ -37,6 +37,9 @@ FILE_SECONDS = 0.5
 LEAVING_SECONDS = 0.1
 """How often it is looked whether the calls to servers that take no new ones are over."""
 
+DELETING_SECONDS = 1.0
+"""How often it is tried to delete servers that have no calls."""
+
 ALIVE_SECONDS = 0.25
 """How often it is looked whether HAProxy runs."""
 
@@ -96,6 +99,8 @@ class Steering:
         self.wish: Reload | None = None
         self.last_reload: Reload | None = None
         self.reload_failure = ""
+        self.running = False
+        """Whether HAProxy answers."""
         self.failure: str | None = None
         """Why HAProxy does not run, or cannot be spoken to."""
         self.refusals: tuple[Refusal, ...] = ()
@@ -133,9 +138,11 @@ class Steering:
     def turn(self, plan: Plan | None) -> float:
         """Do what is due for this plan; gives the seconds until something is due again."""
         if plan is None:
+            self._look_at_the_process()
             return 1.0
         try:
             self._see_to_the_process(plan)
+            self.running = True
             self._take_events()
             if plan is not self._tried:
                 self._steer(plan)
@@ -183,6 +190,12 @@ class Steering:
 
     # -- the process ---------------------------------------------------------------------------------------------------
 
+    def _look_at_the_process(self) -> None:
+        """Without a map nothing is started or changed; that HAProxy runs all the same is to be seen."""
+        self.running = self.proxy.is_running()
+        if self.running and not self.version:
+            self.version, self.pid = self.proxy.version(), self.runtime.info().pid
+
     def _see_to_the_process(self, plan: Plan) -> None:
         now = self._clock()
         if self.known is not None and now < self._alive_at:
@@ -192,7 +205,7 @@ class Steering:
             if self.known is None:
                 self._adopt(plan)
             return
-        self.known = None
+        self.known, self.running = None, False
         self.away_since = self.away_since or self._wall_clock()
         if not self.proxy.external or not self.settings.proxy_config.exists():
             self._write_anew(plan)
@@ -224,7 +237,7 @@ class Steering:
     def _lost(self, error: Exception) -> None:
         if self.known is not None or self.failure is None:
             _log.warning("HAProxy cannot be told anything now: %s", error)
-        self.known, self.failure, self._alive_at = None, str(error), -1.0
+        self.known, self.running, self.failure, self._alive_at = None, False, str(error), -1.0
 
     def _read(self) -> Reading:
         reading = self.runtime.read(MAPS)
@@ -327,8 +340,9 @@ class Steering:
         self.sessions = self.proxy.sessions(watched) if watched else {}
         if self._leaving:
             self._leaving = {name: tuple(left) for name, left in self.runtime.delete(self._leaving).items() if left}
-        under_way = any(self.sessions.values()) or self._leaving
-        self._count_at = self._clock() + (LEAVING_SECONDS if under_way else self.settings.compare_seconds)
+        # A server without calls may keep an idle connection for a while, and cannot be deleted as long.
+        pause = LEAVING_SECONDS if any(self.sessions.values()) else DELETING_SECONDS if self._leaving else None
+        self._count_at = self._clock() + (pause or self.settings.compare_seconds)
 
     # -- ejections -----------------------------------------------------------------------------------------------------
 
@@ -444,9 +458,9 @@ def descriptors() -> int:
 
 
 def _head(text: str) -> list[str]:
-    """What stands before the backends, without what depends on their number."""
+    """What stands before the backends, without what depends on their number and on the process that wrote it."""
     lines = text.partition("\nbackend ")[0].strip().splitlines()
-    return [line for line in lines if not line.strip().startswith("maxconn")]
+    return [line for line in lines if line.split()[:1] not in (["maxconn"], ["fd-hard-limit"], ["nbthread"])]
 
 
 def _leaving(before: State, after: State, known: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from atlas.world import World
-from sidecar.coldstart import BEGUN, JUST_SECONDS, prepare, read_tokens, refuse_a_second, writable
+from sidecar.coldstart import BEGUN, JUST_SECONDS, prepare, refuse_a_second, writable
 from sidecar.model import Route, Server
 from sidecar.settings import Settings
 from smartrealm.errors import Conflict
@@ -57,12 +57,3 @@ def test_one_route_that_cannot_be_written_costs_nobody_but_itself() -> None:
     good = Route("identity", (Server("10.0.0.7:8000", "10.0.0.7", 8000),))
     bad = replace(good, service="billing", servers=(Server("x y", "10.0.0.8", 8000),))
     assert writable({"identity": good, "billing": bad}) == {"identity": good}
-
-
-def test_tokens_are_read_as_the_agent_reads_them(settings: Settings, tmp_path: Path) -> None:
-    """Lines of a caller and a digest; comments, halves and a file that is not there are nobody."""
-    path = tmp_path / "tokens"
-    path.write_text("# who may call\n\nshop ABCD\nbroken\n")
-    assert read_tokens(replace(settings, tokens_file=path)) == {"abcd": "shop"}
-    assert read_tokens(replace(settings, tokens_file=tmp_path / "none")) == {}
-    assert read_tokens(settings) == {}

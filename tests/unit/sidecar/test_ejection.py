@@ -81,6 +81,17 @@ def test_more_than_half_ejected_are_all_tried_at_once_then_each_second() -> None
     assert len(ejections.due(2.0, FOUR)) == 3
 
 
+def test_dead_servers_are_no_reason_for_haste() -> None:
+    """All of a backend refuse connections: each waits for its time, since calling a dead one is of no use to anybody."""
+    ejections = Ejections()
+    for name in "abcd":
+        ejections.down("orders", name, 0.0, "Layer4 connection problem", "check")
+    assert ejections.panicking(FOUR) == ()
+    assert ejections.due(4.9, FOUR) == ()
+    assert len(ejections.due(5.0, FOUR)) == 4
+    assert ejections.due(7.0, FOUR) == ()
+
+
 def test_servers_that_should_take_no_calls_are_left_alone_and_do_not_count() -> None:
     """One that drains, has no weight or is gone is never set up, and the half is that of the others."""
     state = wanted("a", "b", drains={"draining": True}, light={"weight": 0})

@@ -1,0 +1,212 @@
+"""What an agent tells of itself and does when it is asked: the side of it that `sidecar.admin` sees. Safe from any thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from atlas.announcement import Announcement, announce, names, read, withdraw
+from atlas.keeper import Keeper
+from atlas.reader import Reader
+from atlas.remembered import RememberedWorld
+from atlas.world import Position
+from sidecar.facts import EjectedServer, Facts, OwnInstance, Proxy as ProxyFacts, Rate, Reloads
+from sidecar.local import Local
+from sidecar.model import Plan
+from sidecar.rates import parse_rates
+from sidecar.runtime import Runtime
+from sidecar.servers import address_of
+from sidecar.settings import Settings
+from sidecar.steering import Steering
+from sidecar.timing import Timing
+from smartrealm.errors import NotFound, SmartError
+
+ANSWER_SECONDS = 5.0
+"""How long somebody who asks the loop to do something waits for it."""
+
+_log = logging.getLogger("sidecar")
+
+
+class View:
+    """A `sidecar.admin.Source`. It reads the parts of the agent, and has the loop do what changes something (`soon`)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        steering: Steering,
+        reader: Reader,
+        remembered: RememberedWorld,
+        local: Local,
+        keeper: Keeper,
+        plan: Callable[[], Plan],
+        accept: Callable[[str], tuple[str, ...]],
+        soon: Callable[[Callable[[], Any]], Future[Any]],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.apply, self.propagation = Timing(), Timing()
+        """How long changes took: from their arrival, and from when they were written, until HAProxy had them."""
+        self._steering = steering
+        self._reader = reader
+        self._remembered = remembered
+        self._local = local
+        self._keeper = keeper
+        self._planned = plan
+        self._accept = accept
+        self._soon = soon
+        self._clock, self._wall_clock = clock, wall_clock
+        self._started_at = wall_clock()
+        self._shown: tuple[Plan, Mapping[str, str], Plan] | None = None
+
+    def plan(self) -> Plan:
+        """What is to be routed now; the same object while nothing changed."""
+        plan, barred = self._planned(), self._steering.barred
+        if not barred:
+            return plan
+        if self._shown is None or self._shown[0] is not plan or self._shown[1] is not barred:
+            self._shown = (plan, barred, replace(plan, quarantined={**plan.quarantined, **barred}))
+        return self._shown[2]
+
+    def accept(self, service: str, *, by: str, why: str) -> tuple[str, ...]:
+        """Let the instances go that the guard holds; gives their addresses."""
+        released = tuple(self._soon(lambda: self._accept(service)).result(ANSWER_SECONDS))
+        if not self._planned().guards and self._reader.heard:
+            self._remembered.save(self._reader.world, force=True, accept=True)
+        _log.warning("%s accepts the loss of %d instances of %s: %s", by, len(released), service, why)
+        return released
+
+    def announce(self, announcement: Announcement) -> object:
+        """Write the file of an instance."""
+        return announce(self.settings.directory, announcement)
+
+    def withdraw(self, service: str, port: int | None) -> object:
+        """Remove the files of a service, or of one of its ports."""
+        gone = []
+        for entry in names(self.settings.announcements):
+            with suppress(SmartError, OSError):
+                found = read(Path(entry.path))
+                if found.service == service and port in (None, found.port):
+                    gone.append(found)
+        if not gone:
+            raise NotFound(f"No instance of {service} is announced on this host.")
+        return [withdraw(self.settings.directory, one) for one in gone]
+
+    def reload(self, *, why: str) -> object:
+        """Load HAProxy anew as soon as it may be."""
+        return self._soon(lambda: self._steering.ask_reload(why)).result(ANSWER_SECONDS)
+
+    def rates(self) -> Mapping[str, Rate]:
+        """What passes through each service, asked of HAProxy now. Raises Unavailable when it does not answer."""
+        return parse_rates(Runtime(self.settings.runtime_socket).ask("show stat"), self._owners())
+
+    def facts(self) -> Facts:
+        """What the agent knows of itself now."""
+        steering, settings = self._steering, self.settings
+        applied = steering.applied
+        age = self._reader.age_seconds
+        last, wish = steering.last_reload, steering.wish
+        return Facts(
+            pid=os.getpid(),
+            started_at=self._started_at,
+            version=_package_version(),
+            realm=settings.realm,
+            host=settings.host,
+            zone=settings.zone,
+            position=Position() if applied is None else applied.position,
+            applied_at=steering.applied_at,
+            map_from="atlas" if self._reader.heard else "disk" if self._remembered.saved_at is not None else "none",
+            map_age_seconds=self._remembered.age_seconds if age is None else age,
+            map_failure=self._reader.failure,
+            proxy=self._proxy_facts(),
+            changes=steering.counts.changes,
+            drift_count=steering.counts.drift,
+            drift_at=steering.drift_at,
+            reloads=Reloads(
+                steering.counts.reloads,
+                steering.counts.failed_reloads,
+                None if last is None else last.at,
+                "" if last is None else last.why,
+                steering.reload_failure,
+                self._wall_clock() + (steering.proxy.reload_due_in() if steering.wish is not None else 0.0),
+            ),
+            refusals=steering.refusals,
+            refusal_count=steering.counts.refusals,
+            pending=steering.pending,
+            pending_since=None if wish is None else wish.at,
+            own=tuple(
+                OwnInstance(one.service, one.address, one.state, one.reason, one.since)
+                for one in self._local.standing()
+            ),
+            ejected=self._ejected(),
+            ejections=steering.counts.ejections,
+            lease_failure=self._keeper.failure,
+            apply_seconds=self.apply.histogram(),
+            propagation_seconds=self.propagation.histogram(),
+            conditions=self._conditions(),
+        )
+
+    def _proxy_facts(self) -> ProxyFacts:
+        steering = self._steering
+        running = steering.running
+        uptime = 0.0
+        if running:
+            with suppress(SmartError):
+                uptime = float(Runtime(self.settings.runtime_socket, timeout_seconds=1.0).info().uptime_seconds)
+        return ProxyFacts(
+            version=steering.version,
+            pid=steering.pid,
+            uptime_seconds=uptime,
+            running=running,
+            dynamic=steering.dynamic,
+            away_since=None if running else steering.away_since,
+            failure=steering.failure or "",
+        )
+
+    def _ejected(self) -> tuple[EjectedServer, ...]:
+        owners, now = self._owners(), self._clock()
+        today = self._wall_clock() - now
+        return tuple(
+            EjectedServer(
+                owners.get(one.backend, one.backend),
+                address_of(one.server),
+                one.since + today,
+                one.due_at + today,
+                one.reason,
+            )
+            for one in self._steering.ejections.all()
+        )
+
+    def _conditions(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        owners = self._owners()
+        for backend, servers in self._steering.conditions.items():
+            for server, condition in servers.items():
+                if condition != "up":
+                    found.setdefault(owners.get(backend, backend), {})[address_of(server)] = condition
+        return found
+
+    def backends(self) -> Mapping[str, str]:
+        """What each backend of HAProxy holds: a service, or a side of one (`identity:1`)."""
+        layout = self._steering.layout
+        return {} if layout is None else {backend: key for key, backend in layout.names.items()}
+
+    def _owners(self) -> dict[str, str]:
+        """The service of each backend."""
+        return {backend: key.partition(":")[0] for backend, key in self.backends().items()}
+
+
+def _package_version() -> str:
+    try:
+        return version("smartservice")
+    except PackageNotFoundError:
+        return ""
