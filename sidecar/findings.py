@@ -7,7 +7,6 @@ import re
 import resource
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -160,12 +159,15 @@ def _config(settings: Settings) -> Iterator[Finding]:
             "good", "config", f"{settings.proxy_config} is not there yet: the sidecar writes it at its start."
         )
         return
-    # Tried in a folder of its own: HAProxy reads maps beside its file, and a check must not touch what runs.
     try:
-        with tempfile.TemporaryDirectory(prefix="sidecar-check-") as folder:
-            told = _tried(settings, Path(folder))
+        told = _tried(settings)
     except OSError as error:
-        yield Finding("risky", "config", f"HAProxy's file could not be tried: {error.strerror or error}.")
+        yield Finding(
+            "risky",
+            "config",
+            f"HAProxy's file could not be tried: {error.strerror or error}.",
+            "Run this as the user of the sidecar, or as root.",
+        )
         return
     if told is None:
         yield Finding("good", "config", f"HAProxy takes {settings.proxy_config}.")
@@ -176,20 +178,17 @@ def _config(settings: Settings) -> Iterator[Finding]:
     yield Finding("wrong", "config", f"HAProxy does not take {settings.proxy_config}: {told}", advice)
 
 
-def _tried(settings: Settings, folder: Path) -> str | None:
-    (folder / "haproxy.cfg").write_text(settings.proxy_config.read_text())
-    (folder / "maps").mkdir()
-    for path in settings.proxy_maps.glob("*.map"):
-        (folder / "maps" / path.name).write_text(path.read_text())
+def _tried(settings: Settings) -> str | None:
+    """What HAProxy finds wrong with the files that are in place, tried beside them."""
+    from sidecar.render import Files
+    from sidecar.written import check_files
+
+    maps = {path.stem: path.read_text() for path in settings.proxy_maps.glob("*.map")}
     try:
-        words = [settings.haproxy, "-c", "-q", "-f", str(folder / "haproxy.cfg")]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"it could not be asked ({type(error).__name__})."
-    if done.returncode == 0:
-        return None
-    alerts = [line for line in (done.stderr + done.stdout).splitlines() if "ALERT" in line]
-    return (alerts or ["it does not say why."])[0].partition(":")[2].strip() or alerts[0]
+        found = check_files(Files(settings.proxy_config.read_text(), maps), settings)
+    except SmartError as error:
+        return error.message
+    return str(found[0]) if found else None
 
 
 def _agent(settings: Settings, runs: bool) -> Iterator[Finding]:
@@ -250,7 +249,15 @@ _TOKEN_LINE = re.compile(r"[a-z][a-z0-9-]{0,62}\s+[0-9a-fA-F]{64}")
 
 
 def _announced(settings: Settings) -> Iterator[Finding]:
-    for entry in announcements.names(settings.announcements):
+    try:
+        entries = list(announcements.names(settings.announcements))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        advice = "Let this user read it: what is announced there is not known otherwise."
+        yield Finding("wrong", "announced", f"{settings.announcements} cannot be read ({error.strerror}).", advice)
+        return
+    for entry in entries:
         try:
             announcements.read(Path(entry.path))
         except FileNotFoundError:

@@ -121,7 +121,11 @@ def unregister(session: Session, name: str, port: int | None) -> None:
 def announced(folder: Path) -> list[tuple[Path, str, int]]:
     """Path, service and port of each announcement, read from its name: one with a bad content can be taken back as well."""
     found = []
-    for entry in sorted(announcements.names(folder), key=lambda one: one.name):
+    try:
+        entries = sorted(announcements.names(folder), key=lambda one: one.name)
+    except FileNotFoundError:
+        return []
+    for entry in entries:
         service, mark, place = entry.name.removesuffix(".json").partition("@")
         port = place.rpartition(":")[2]
         if mark and port.isdecimal():
