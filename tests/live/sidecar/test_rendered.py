@@ -325,6 +325,8 @@ def _heal(realm: Proxy, service: str) -> None:
     """Set the servers of a service up again, which a test may have had ejected by its bad answers."""
     for name in realm.state.backends[service]:
         realm.runtime.ask(f"set server {service}/{name} health up")
+    for _ in range(6):  # a good answer of each ends what was counted
+        assert realm.ask(service).status == 200
 
 
 REPEATED = [
@@ -344,9 +346,9 @@ def test_only_what_may_be_repeated_is(
 ) -> None:
     """A request that got no answer at all is repeated when its method, its key and its service allow it."""
     before = sum(each.asked.count(f"{method} /empty") for each in instances.values())
+    _heal(realm, service)
     assert realm.ask(service, "/empty", method=method, headers=headers).status == 502
     assert sum(each.asked.count(f"{method} /empty") for each in instances.values()) - before == times
-    _heal(realm, service)
 
 
 @pytest.mark.parametrize("path", ["/500", "/slow"])
@@ -412,5 +414,5 @@ def test_haproxy_has_nothing_to_complain_about(tokens: dict[str, str] | None) ->
     """Neither an error nor a warning, in a file with routes and in one without any."""
     with running({}, tokens=tokens) as proxy:
         checked = subprocess.run(["haproxy", "-c", "-f", proxy.settings.proxy_config], capture_output=True, text=True)
-        assert (checked.returncode, checked.stdout.strip(), checked.stderr) == (0, "Configuration file is valid", "")
+        assert (checked.returncode, checked.stderr) == (0, "")
         assert "WARNING" not in proxy.child.text()
