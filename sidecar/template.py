@@ -104,6 +104,8 @@ def service() -> list[str]:
         "option abortonclose",
         "# Not nbsrv, which is 0 in a worker that ends: it still answers the last request of each connection it has.",
         _returns(503, empty, "if { be_conn_free eq 0 }", "Smart-Service empty"),
+        "# What only HAProxy itself may say: a service that passes on such an answer of another one does not speak for it.",
+        "http-response del-header Smart-Service",
         "# Which servers went down and came up, for the agent. Requests are not logged.",
         "log global",
         *_errors(),
