@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from smartrealm import errors
-from smartrealm.errors import SmartError, Unavailable, ValidationFailed
+from smartrealm.errors import Forbidden, SmartError, Unavailable, ValidationFailed
 
 SECONDS = 5.0
 
@@ -51,6 +51,10 @@ class Control:
                 answer = HTTPResponse(asking, method=method)
                 answer.begin()
                 content = answer.read()
+        except PermissionError as error:
+            raise Forbidden(
+                f"This user may not ask the sidecar: {self.path} is for the one who runs it, and for root."
+            ) from error
         except (OSError, HTTPException) as error:
             raise Unavailable(self._why(error)) from error
         if "problem+json" in (answer.getheader("Content-Type") or ""):
@@ -58,8 +62,6 @@ class Control:
         return answer.status, content
 
     def _why(self, error: Exception) -> str:
-        if isinstance(error, PermissionError):
-            return f"This user may not ask the sidecar: {self.path} is for the one who runs it, and for root."
         if isinstance(error, FileNotFoundError):
             return (
                 f"No sidecar runs here: there is no {self.path}. `sidecar run` starts one; another one is named with "

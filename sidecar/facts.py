@@ -138,6 +138,8 @@ class Facts:
     """Why changes wait: a reload is under way, or may not be yet. Empty: none wait."""
     pending_since: float | None = None
     own: tuple[OwnInstance, ...] = ()
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Announcements on this host that cannot be used, by their file, each with the reason."""
     ejected: tuple[EjectedServer, ...] = ()
     ejections: int = 0
     """Counted."""

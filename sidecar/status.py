@@ -75,6 +75,7 @@ def status_document(facts: Facts, plan: Plan, settings: Settings, now: float) ->
         "pending": facts.pending,
         "lease_failure": facts.lease_failure,
         "own": [asdict(one) for one in facts.own],
+        "unusable": dict(facts.unusable),
         "guards": [{**asdict(one), "addresses": list(one.addresses)} for one in plan.guards.values()],
         "ejected": [asdict(one) for one in facts.ejected],
         "quarantined": dict(plan.quarantined),

@@ -19,6 +19,9 @@ OLD_MAP_SECONDS = 30.0
 RECENT_SECONDS = 600.0
 """How long a drift or a refused command is told of after it happened."""
 
+STARTING_SECONDS = 60.0
+"""How long an own instance may take until its first good answer before it is told of."""
+
 _ORDER: Mapping[str, int] = {"wrong": 0, "risky": 1, "note": 2}
 
 
@@ -182,8 +185,12 @@ def _ejected(facts: Facts, now: float) -> Iterator[Trouble]:
 
 
 def _own(facts: Facts, now: float) -> Iterator[Trouble]:
+    for name, reason in sorted(facts.unusable.items()):
+        advice = "Correct the file, or take it back: `sidecar unregister`."
+        yield Trouble("risky", "own", f"The announcement {plain(name)} is not used: {plain(reason)}", advice)
     for one in facts.own:
-        if one.state not in ("not ready", "gone"):
+        slow = one.state == "starting" and now - one.since > STARTING_SECONDS
+        if one.state not in ("not ready", "gone") and not slow:
             continue
         why = f": {plain(one.reason)}" if one.reason else ""
         yield Trouble(

@@ -147,6 +147,7 @@ class View:
                 OwnInstance(one.service, one.address, one.state, one.reason, one.since)
                 for one in self._local.standing()
             ),
+            unusable=dict(self._local.problems()),
             ejected=self._ejected(),
             ejections=steering.counts.ejections,
             lease_failure=self._keeper.failure,

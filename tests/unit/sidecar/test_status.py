@@ -61,6 +61,8 @@ def test_the_worst_comes_first() -> None:
         (replace(WELL, lease_failure="403"), ("risky", "lease")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "not ready", "refused", NOW - 5),)), ("risky", "own")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "gone", "", NOW - 5),)), ("risky", "own")),
+        (replace(WELL, own=(OwnInstance("identity", "h:1", "starting", "", NOW - 61),)), ("risky", "own")),
+        (replace(WELL, unusable={"a@:1.json": "It is no JSON."}), ("risky", "own")),
         (replace(WELL, refusals=(Refusal("identity: add", "No such backend.", NOW - 5),)), ("risky", "refused")),
         (replace(WELL, drift_at=NOW - 5, drift_count=1), ("risky", "drift")),
         (replace(WELL, pending="a reload is under way", pending_since=NOW - 1), ("note", "reload")),
@@ -85,6 +87,7 @@ def test_each_trouble_is_told(facts: Facts, expected: tuple[str, str]) -> None:
         replace(WELL, refusals=(Refusal("identity: add", "No such backend.", NOW - 700),)),
         replace(WELL, drift_at=NOW - 700, drift_count=4),
         replace(WELL, own=(OwnInstance("identity", "h:1", "draining", "", NOW),)),
+        replace(WELL, own=(OwnInstance("identity", "h:1", "starting", "", NOW - 50),)),
         replace(WELL, lease_failure="403", own=()),
     ],
 )
