@@ -99,7 +99,10 @@ class Admin:
         self._audit = Audit(source.settings.state, wall_clock=wall_clock)
         self._listeners: list[Listener] = []
         self._asking = threading.Lock()
-        self._rates: tuple[float, Mapping[str, Rate]] | None = None
+        self._rates: tuple[float, Mapping[str, Rate] | Unavailable] | None = None
+        # Large answers are made one at a time: the agent's own work is then held up by one of them at most, however many ask.
+        self._making = threading.Lock()
+        self._looking = threading.Lock()
         self._seen: tuple[Any, ...] = ()
         self._version = 0
 
@@ -168,7 +171,7 @@ class Admin:
             case ["v1", "status"]:
                 return lambda _: self._status()
             case ["v1", "routes"]:
-                return lambda _: json_answer(routes_document(self._source.facts(), self._source.plan()))
+                return lambda _: self._routes()
             case ["v1", "routes", service]:
                 return lambda _: self._service(service)
             case ["v1", "rates"]:
@@ -190,9 +193,14 @@ class Admin:
         document = status_document(facts, plan, self._source.settings, self._wall_clock())
         return json_answer({**document, "routes_version": self._routes_version(facts, plan)})
 
+    def _routes(self) -> Answer:
+        facts, plan = self._source.facts(), self._source.plan()
+        with self._making:
+            return json_answer(routes_document(facts, plan))
+
     def _routes_version(self, facts: Facts, plan: Plan) -> str:
         """Another one when /v1/routes says something else: the page asks for that only then."""
-        with self._asking:
+        with self._looking:
             seen = self._seen
             if not seen or seen[0] is not plan or seen[1] != facts.ejected or seen[2] != facts.conditions:
                 self._seen = (plan, facts.ejected, facts.conditions)
@@ -219,8 +227,15 @@ class Admin:
         with self._asking:
             now = self._clock()
             if self._rates is None or not 0 <= now - self._rates[0] < RATES_SECONDS:
-                self._rates = (now, self._source.rates())
-            return self._rates[1]
+                try:
+                    found: Mapping[str, Rate] | Unavailable = self._source.rates()
+                except Unavailable as error:
+                    found = error  # Kept as well: one that hangs is not asked by everybody in turn.
+                self._rates = (self._clock(), found)
+            known = self._rates[1]
+        if isinstance(known, Unavailable):
+            raise Unavailable(known.message)
+        return known
 
     def _metrics(self, request: Request) -> Answer:
         """Ours, and HAProxy's of `?scope=` (global, frontend and backend unless told; `none` for ours alone)."""
@@ -229,14 +244,13 @@ class Admin:
         if unknown:
             raise BadRequest(f"{unknown[0]!r} is no scope: known are {', '.join(sorted(_SCOPES))}.")
         text = metrics.exposition(self._source.facts(), self._source.plan(), self._wall_clock())
-        wanted = [scope for scope in scopes if scope != "none"]
+        wanted = "&".join(f"scope={scope}" for scope in scopes if scope != "none")
         if wanted:
-            query = "&".join(f"scope={scope}" for scope in wanted)
-            try:
-                theirs = self._exporter(self._source.settings.exporter_socket, f"/metrics?{query}")
+            theirs = None
+            with suppress(Unavailable):
+                theirs = self._exporter(self._source.settings.exporter_socket, f"/metrics?{wanted}")
+            with self._making:
                 text += metrics.joined(theirs, self._source.backends())
-            except Unavailable:
-                text += metrics.joined(None)
         return Answer(200, text.encode(), metrics.CONTENT_TYPE)
 
     # -- writing -------------------------------------------------------------------------------------------------------

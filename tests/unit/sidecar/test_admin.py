@@ -8,7 +8,7 @@ import select
 import socket
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from sidecar.admin import Admin, Source
 from sidecar.audit import Audit
 from sidecar.control import Control, why_path
+from sidecar.facts import Rate
 from sidecar.listening import Answer, Listener, Request, json_answer
 from smartrealm.errors import ConfigurationError, NotFound, Unavailable, ValidationFailed
 from tests.unit.sidecar.scene import NOW, FakeSource, guarded
@@ -136,6 +137,36 @@ def test_haproxy_is_asked_for_rates_once_a_second_at_most(source: FakeSource) ->
     now[0] += 1.1
     one.answer(Request("GET", "/v1/rates", {}, HERE))
     assert source.asked_for_rates == 2
+
+
+def test_a_proxy_that_hangs_is_asked_by_one_and_holds_up_nobody(source: FakeSource) -> None:
+    """While its figures are waited for the status is answered; who waited with the first does not begin to wait anew."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Hanging(FakeSource):
+        def rates(self) -> Mapping[str, Rate]:
+            self.asked_for_rates += 1
+            begun.set()
+            go_on.wait(5)
+            raise Unavailable("HAProxy does not answer.")
+
+    hanging = Hanging(source.settings.directory.parent)
+    one = Admin(hanging, wall_clock=lambda: NOW, clock=lambda: 100.0)
+    found: list[int] = []
+
+    def ask() -> None:
+        found.append(one.answer(Request("GET", "/v1/rates", {}, HERE)).status)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(5)
+    assert one.answer(Request("GET", "/v1/status", {}, HERE)).status == 200
+    go_on.set()
+    for thread in threads:
+        thread.join(5)
+    assert found == [503] * 4
+    assert hanging.asked_for_rates == 1
 
 
 def test_rates_without_haproxy_are_503(source: FakeSource) -> None:
