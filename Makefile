@@ -16,8 +16,9 @@ $(VENV)/.ready: setup.cfg pyproject.toml scripts/environment.sh
 	@scripts/environment.sh $(VENV) $(PYTHON)
 	@touch $@
 
-demo: $(VENV)/.ready  ## two services: one calls the other by name, both are changed while they run, one is replaced under load
-	@$(BIN)/python scripts/demo.py $(DEMO_ARGS)
+demo: $(VENV)/.ready  ## two services that call each other, then three hosts with sidecars: changed, deployed and killed under load
+	@$(BIN)/python tests/install_servers.py haproxy
+	@$(BIN)/python -m scripts.demo $(DEMO_ARGS)
 
 test: $(VENV)/.ready  ## run every test (PYTEST_ARGS=... goes to pytest); installs the server programs on Debian as root
 	@$(BIN)/python tests/install_servers.py

@@ -1,7 +1,9 @@
-"""What the toolkit does, shown in a minute: two services, one calls the other by name, both are changed while they run,
-and one is replaced under load without losing a request. There is no other server: SQLite holds the data and the map.
+"""What the toolkit does, shown in a minute: two services, one calls the other by name, both are changed while they run, and one
+is replaced under load. Then the same on three hosts with a sidecar each: a rolling deploy, a killed instance, a killed Atlas.
+No request is lost. (The second half needs HAProxy, and is left out where there is none.)
 
-make demo                      generate, run, call, change, replace
+make demo                      generate, run, call, change, replace; hosts, deploy, kill
+make demo DEMO_ARGS=--stay     at the end, leave everything running until Enter: there is a page to look at
 make demo DEMO_ARGS=--keep     leave the two services behind, to look at
 """
 
@@ -21,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
+from scripts.demo_hosts import Calls, Hosts
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +58,7 @@ class Welcomes(Resource):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", action="store_true", help="keep the generated services in .demo")
+    parser.add_argument("--stay", action="store_true", help="run on at the end until Enter is pressed")
     parser.add_argument("--into", type=Path, default=ROOT, metavar="DIR", help="where .demo is made (default: here)")
     wanted = parser.parse_args()
     folder = wanted.into / ".demo"
@@ -62,6 +67,7 @@ def main() -> int:
     demo = Demo(folder)
     try:
         demo.run()
+        demo.on_hosts(stay=wanted.stay)
     finally:
         demo.end()
         if not wanted.keep:
@@ -77,6 +83,7 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: list[subprocess.Popen[bytes]] = []
+        self.hosts: Hosts | None = None
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON},
             "STATE_DIR": str(self.folder / "state"),
@@ -89,7 +96,52 @@ class Demo:
         self.call(shop)
         self.override(shop)
         self.replace_under_load(first, shop)
-        say(7, "Done: services that find each other, follow one map, and come and go as they should")
+        self.end()
+
+    def on_hosts(self, *, stay: bool) -> None:
+        if shutil.which("haproxy") is None:
+            say(7, "Done. With HAProxy here (Debian: apt-get install haproxy) the demo goes on with hosts and sidecars")
+            return
+        self.environment["DEMO_MAP"] = f"sqlite:///{next((self.folder / 'state').rglob('*.db'))}"
+        self.hosts = hosts = Hosts(self.folder / "hosts", self.environment, free_port)
+        say(
+            7,
+            "Three hosts: on each a sidecar keeps a HAProxy in step with the map, which `atlas serve` holds for all of them",
+        )
+        hosts.start()
+        hellos = [hosts.start_service("hello", host) for host in hosts.names]
+        for host in hosts.names[:2]:
+            hosts.start_service("shop", host)
+        self.environment = {**hosts.environment_of("h1"), "COLUMNS": "110"}
+        self.command("sidecar", "status")
+        say(
+            8, "Deploy: every instance of hello is drained, restarted, waited for. Nothing is configured, nobody sleeps"
+        )
+        restart = f"kill $(cat {hosts.pid_file('hello', '{port}')})"
+        with Calls(hosts.ports["h2"], "shop", "/welcomes/Ada") as calls:
+            self.command("atlas", "roll", "hello", "--command", restart, "--why", "a new release")
+        self.check(calls)
+        say(9, "Kill one without a word: HAProxy asks another one, the sidecar of its host takes it out of the map")
+        with Calls(hosts.ports["h2"], "hello", "/greetings") as calls:
+            hosts.kill("hello", hellos[2])
+            self.wait(lambda: not hosts.is_called("hello", hellos[2]), "the dead instance left out")
+            self.command("sidecar", "why", "hello", hellos[2])
+            self.wait(lambda: hosts.is_called("hello", hellos[2]), "the instance back", seconds=60)
+        self.check(calls)
+        say(10, "Kill Atlas: what is known is called on, and every screen says so")
+        with Calls(hosts.ports["h2"], "shop", "/welcomes/Ada") as calls:
+            assert hosts.atlas is not None
+            hosts.atlas.kill()
+            time.sleep(2)
+            self.command("sidecar", "status", "hello")
+        self.check(calls)
+        say(11, "Done: services that find each other, follow one map, and come and go without losing a request")
+        if stay:
+            input(f"\nLook at http://127.0.0.1:{hosts.pages['h1']}/ and press Enter to end. ")
+
+    def check(self, calls: Calls) -> None:
+        if calls.lost:
+            raise SystemExit(f"calls were lost, the first: {calls.lost[0]}: this is a fault in the toolkit")
 
     def generate(self) -> None:
         say(
@@ -202,6 +254,8 @@ class Demo:
             time.sleep(0.05)
 
     def end(self) -> None:
+        if self.hosts is not None:
+            self.hosts.end()
         for process in self.running:
             if process.poll() is None:
                 process.terminate()

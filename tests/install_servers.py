@@ -1,4 +1,4 @@
-"""The server programs that the tests talk to: where they are, and `python tests/install_servers.py` to get them.
+"""The server programs that the tests talk to: where they are, and `python tests/install_servers.py [NAME ...]` to get them.
 
 On Debian as root the missing ones are installed, and nothing of it is started; what comes from npm goes into a directory of
 its own below the user's cache directory. Elsewhere the names of what to install are printed; a laptop without them skips
@@ -98,9 +98,10 @@ def _by_version(directory: Path) -> list[int]:
     return [int("".join(filter(str.isdigit, part)) or 0) for part in directory.parts]
 
 
-def missing() -> list[Program]:
-    """The programs that are not installed, without the optional ones."""
-    return [program for program in PROGRAMS.values() if not program.optional and find(program.name) is None]
+def missing(names: Sequence[str] = ()) -> list[Program]:
+    """The programs that are not installed: these, or all without the optional ones."""
+    chosen = [PROGRAMS[name] for name in names] or [one for one in PROGRAMS.values() if not one.optional]
+    return [program for program in chosen if find(program.name) is None]
 
 
 def can_install() -> bool:
@@ -154,23 +155,23 @@ def nothing_starts(policy: Path = _POLICY, kept: Path = _KEPT) -> Iterator[None]
             kept.rename(policy)
 
 
-def main() -> int:
-    wanted = missing()
+def main(names: Sequence[str] = ()) -> int:
+    wanted = missing(names)
     here = [program for program in wanted if can_install() or (program.npm_package and shutil.which("npm"))]
     if here:
-        print(f"installing {', '.join(program.name for program in here)} for the tests ...", flush=True)
+        print(f"installing {', '.join(program.name for program in here)} ...", flush=True)
         try:
             install(here)
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"that did not work: {error}", file=sys.stderr)
-        wanted = missing()
+        wanted = missing(names)
     if not wanted:
         return 0
     names = "; ".join(f"{program.name} ({program.how})" for program in wanted)
-    effect = "CI is set, so this is an error" if os.environ.get("CI") else "the tests that need them will be skipped"
+    effect = "CI is set, so this is an error" if os.environ.get("CI") else "what needs them is left out"
     print(f"missing programs: {names}. {effect[0].upper()}{effect[1:]}.", file=sys.stderr)
     return 1 if os.environ.get("CI") else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
