@@ -107,6 +107,13 @@ class Watch:
             self.of = 0
         return found
 
+    def make_room(self, addresses: Collection[str]) -> None:
+        """These addresses are another service's now: who had them is gone for good, and counts no more with what is lost next."""
+        self.release(addresses)
+        for address in addresses:
+            if self.let_go.pop(address, None) is not None:
+                self._forget(address)
+
     def forgive(self) -> None:
         """What was lost so far counts no more for what is lost next."""
         self.losses, self.let_go = [], {}

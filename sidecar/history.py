@@ -135,6 +135,7 @@ class History:
             if address in self.flaps and address not in self.instances:
                 flaps = self.flaps[address]
                 self.flaps[address] = flaps.came(now) if self.seen else flaps.begun_anew(now)
+        watch.make_room([address for address in (*watch.held, *watch.let_go) if moment.is_taken(self.name, address)])
         lost, restless = self._left(present, moment)
         waiting = [address for address, one in found.items() if one.state == "able" and self._waits(address, now)]
         left = sum(one.state == "able" for one in found.values()) - len(waiting)
@@ -169,10 +170,9 @@ class History:
                 )
 
     def _review_held(self, left: int, moment: Moment) -> None:
-        """Follow the operator's word on those that are held, and let go whose address is another's or does not answer."""
+        """Follow the operator's word on those that are held, and let go who does not answer."""
         watch = self.watch
         watch.refresh_rulings(lambda address: self._ruling(address, moment.world), moment.world.position.epoch)
-        watch.release([address for address in watch.held if moment.is_taken(self.name, address)])
         watch.release_silent(left, moment.now)
 
     def _accept(self, entry: Service | None) -> None:
@@ -180,7 +180,8 @@ class History:
             self.watch.follow_acceptance(entry.loss_accepted_at, first=not self.seen)
 
     def _left(self, present: Mapping[str, Instance], moment: Moment) -> tuple[dict[str, Held], dict[str, Held]]:
-        """Who vanished without having drained, of those who took calls: steady ones, and ones that come and go."""
+        """Who vanished without having drained, of those who took calls: steady ones, and ones that come and go. Whose address
+        is another service's from now on has moved, and is neither."""
         lost: dict[str, Held] = {}
         restless: dict[str, Held] = {}
         for address, instance in self.instances.items():
@@ -188,7 +189,8 @@ class History:
                 continue
             state = self.states.get(address)
             ruling = ruling_in_force(self._ruling(address, moment.world), moment.today)
-            if state == "draining" or (ruling is not None and ruling.state != "enabled"):
+            allowed = state == "draining" or (ruling is not None and ruling.state != "enabled")
+            if allowed or moment.is_taken(self.name, address):  # moved to another service, or its service was renamed
                 if address in self.flaps:
                     self.flaps[address] = self.flaps[address].parted(moment.now)
                 continue

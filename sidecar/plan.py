@@ -148,7 +148,7 @@ class Planner:
             history.advance(moment)
         except Exception as error:  # one service may not stop the others, whatever is in its entry
             history.give_up(moment.world, f"{type(error).__name__}: {error}"[:200], moment.today)
-        self._index_held(name, set(history.watch.held))
+        self._index_held(name, {*history.watch.held, *history.watch.let_go})
         self._due.pop(name, None)
         if history.again_at is not None:
             self._due[name] = history.again_at
@@ -156,7 +156,7 @@ class Planner:
             self._gone.add(name)
 
     def _index_held(self, name: str, held: set[str]) -> None:
-        """Keep who holds which address, so that one that another service gets is found at once."""
+        """Keep who holds which address, or has let it go lately, so that one that another service gets is found at once."""
         for address in self._held.pop(name, set()) - held:
             self._holders[address].discard(name)
             if not self._holders[address]:

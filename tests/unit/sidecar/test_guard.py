@@ -438,3 +438,22 @@ def test_each_service_says_what_it_holds() -> None:
 def test_too_many_is_measured_from_each_loss_on(losses: list[Loss], left: int, expected: frozenset[str]) -> None:
     """The losses since any one of them are compared with the size before that one."""
     assert too_many(losses, left)[0] == expected
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_has_moved_to_another_service_is_not_called_when_more_are_lost(at_once: bool) -> None:
+    """An address that another service has got since is no loss: it counts with none that follows, and is never called again."""
+    realm, at = realm_of(3)
+    realm.vanish("identity", at[0])
+    if not at_once:
+        realm.plan()
+    realm.start("orders", at[0])
+    realm.plan()
+    realm.start("orders", at[0], draining=True)
+    realm.plan()
+    realm.vanish("orders", at[0])
+    realm.plan()
+    realm.vanish("identity", at[1])
+    plan = realm.plan()
+    assert plan.guards == {}
+    assert callable_names(plan.routes["identity"].servers) == {at[2]}
