@@ -31,7 +31,8 @@ MAPS = (
 
 USUAL_MS = 10_000
 """How long a service may take that the map of timeouts does not name."""
-LEAST_SPARES = 10
+LEAST_SPARES = 40
+"""A realm begins empty, each side of a split needs one too, and one takes 10 KB."""
 _YES = "1"
 
 
@@ -68,7 +69,7 @@ def keys_of(route: Route) -> list[str]:
 def fresh_layout(routes: Mapping[str, Route], spare_backends: int = 0, *, dynamic: bool = False) -> Layout:
     """Every service in a backend of its own name: for a file that is loaded anew.
 
-    `spare_backends` 0: a tenth of the services, and at least ten; none where HAProxy makes backends at run time.
+    `spare_backends` 0: a tenth of the services, and at least `LEAST_SPARES`; none where HAProxy makes backends at run time.
     """
     names = {key: key for service in sorted(routes) for key in keys_of(routes[service])}
     count = 0 if dynamic else spare_backends or max(LEAST_SPARES, -(-len(routes) // 10))

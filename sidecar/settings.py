@@ -38,7 +38,7 @@ class Settings:
     haproxy: str = "haproxy"
     """The program, by name or path."""
     spare_backends: int = 0
-    """Backends kept free for services that are new; 0: a tenth of the services, and at least ten."""
+    """Backends kept free for services that are new; 0: a tenth of the services, and at least forty."""
     max_connections: int = 20_000
     reload_seconds: float = 60.0
     """The least time between two reloads; the first one waits up to a tenth of it (splay)."""

@@ -25,11 +25,11 @@ SPLIT = Route("identity", (server(1),), (Side(500, (server(2),)), Side(600, (ser
 
 
 def test_every_service_and_side_of_a_new_file_has_a_backend_of_its_own_name() -> None:
-    """And a tenth of the services, but at least ten backends, are spare."""
+    """And a tenth of the services, but at least forty backends, are spare."""
     layout = fresh_layout(routes_of(SPLIT, Route("billing")))
     assert layout.names == {name: name for name in ("identity", "identity:1", "identity:2", "billing")}
-    assert layout.spares == tuple(f"_spare_{number:03}" for number in range(1, 11))
-    assert len(fresh_layout({f"s{number}": Route(f"s{number}") for number in range(101)}).spares) == 11
+    assert layout.spares == tuple(f"_spare_{number:03}" for number in range(1, 41))
+    assert len(fresh_layout({f"s{number}": Route(f"s{number}") for number in range(401)}).spares) == 41
     assert len(fresh_layout({}, 3).spares) == 3
     assert fresh_layout({}, dynamic=True).spares == ()
 
