@@ -77,14 +77,7 @@ class Sidecar:
     def way(self, now: float, *, alone: bool) -> Way | None:
         """The way for the next call, None: go directly. `alone`: there is no other way than this one."""
         if self._directory is not None and now >= self._look_at:
-            # The first look is waited for by everybody: until it is over nobody knows of a sidecar.
-            if self._looking.acquire(blocking=self._look_at == -math.inf):
-                try:
-                    if now >= self._look_at:
-                        self._look(self._directory, now, alone)
-                finally:
-                    self._look_at = now + LOOK_SECONDS
-                    self._looking.release()
+            self._look_once(self._directory, now, alone)
         way = self._way
         if way is None or alone or not self._refused:
             return way
@@ -109,6 +102,17 @@ class Sidecar:
                 news, self._refused = self._refused, False
             if news:
                 _log.info("the sidecar at %s takes connections again", way.url)
+
+    def _look_once(self, directory: Path, now: float, alone: bool) -> None:
+        # The first look is waited for by everybody: until it is over nobody knows of a sidecar.
+        if not self._looking.acquire(blocking=self._look_at == -math.inf):
+            return
+        try:
+            if now >= self._look_at:
+                self._look(directory, now, alone)
+        finally:
+            self._look_at = now + LOOK_SECONDS
+            self._looking.release()
 
     def _look(self, directory: Path, now: float, alone: bool) -> None:
         from atlas.announcement import is_carried, read_sidecar

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,22 @@ def test_another_url_is_no_sidecar(url: str) -> None:
     """The message says what to write."""
     with pytest.raises(ConfigurationError, match="unix:///path"):
         place_of(url)
+
+
+def test_the_first_calls_wait_for_the_first_look(host: Host, tmp_path: Path) -> None:
+    """Many threads call at once before anybody has looked: none of them goes directly because another one is still looking."""
+    host.comes()
+    for _ in range(30):
+        fresh = Sidecar(directory=str(tmp_path), realm="local", clock=lambda: host.now)
+        start = threading.Barrier(8)
+
+        def first_call(fresh: Sidecar = fresh, start: threading.Barrier = start) -> Way | None:
+            start.wait()
+            return fresh.way(host.now, alone=False)
+
+        with ThreadPoolExecutor(8) as threads:
+            found = [one.result() for one in [threads.submit(first_call) for _ in range(8)]]
+        assert None not in found
 
 
 def test_the_sidecar_of_the_host_is_found_without_a_setting(host: Host) -> None:
