@@ -90,9 +90,8 @@ class Agent:
         self._keeper = Keeper(self._directory, self._lease)
         proxy = Proxy(settings, external=external)
         runtime = Runtime(settings.runtime_socket)
-        self._steering = Steering(
-            settings, proxy, runtime, tokens=TokensFile(settings.tokens_file).read, clock=clock, wall_clock=wall_clock
-        )
+        tokens = TokensFile(settings.tokens_file)
+        self._steering = Steering(settings, proxy, runtime, tokens=tokens.read, clock=clock, wall_clock=wall_clock)
         self._events = Events(settings.events_socket, self._event)
         self._held = HeldChecks(
             lambda: self._plan.guards,
@@ -107,6 +106,7 @@ class Agent:
             remembered=self._remembered,
             local=self._local,
             keeper=self._keeper,
+            tokens=tokens,
             plan=lambda: self._plan,
             accept=self._accept,
             soon=self._soon,

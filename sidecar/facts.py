@@ -143,6 +143,8 @@ class Facts:
     ejected: tuple[EjectedServer, ...] = ()
     ejections: int = 0
     """Counted."""
+    tokens_failure: str = ""
+    """What is not right about the file that says who may call; empty: nothing."""
     lease_failure: str | None = None
     """Why the lease of this host could not be renewed; None: it was."""
     apply_seconds: Histogram = field(default_factory=Histogram)

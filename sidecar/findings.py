@@ -16,6 +16,7 @@ from atlas import announcement as announcements
 from sidecar.listening import is_socket
 from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
 from sidecar.settings import Settings
+from sidecar.tokens import bad_lines, parse_tokens
 from sidecar.wording import count, span
 from smartrealm.errors import SmartError, Unavailable
 from smartrealm.findings import Finding, worst_first
@@ -225,7 +226,7 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
     if path is None:
         return
     try:
-        mode, lines = path.stat().st_mode, path.read_text().splitlines()
+        mode, text = path.stat().st_mode, path.read_text(errors="replace")
     except OSError as error:
         yield Finding(
             "wrong",
@@ -234,18 +235,13 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
             f"`sidecar token create CALLER --file {path}` makes it.",
         )
         return
-    wanted = [line for line in lines if line.strip() and not line.startswith("#")]
-    bad = [number for number, line in enumerate(lines, 1) if line in wanted and not _TOKEN_LINE.fullmatch(line.strip())]
-    if bad:
+    if bad := bad_lines(text):
         advice = "Each line is the name of a caller and the SHA-256 of its token, in hexadecimal digits."
         yield Finding("wrong", "tokens", f"Line {bad[0]} of {path} is no token.", advice)
     elif mode & 0o022:
         yield Finding("wrong", "tokens", f"Others may write {path}, and let themselves in.", f"chmod 600 {path}")
     else:
-        yield Finding("good", "tokens", f"{count(len(wanted), 'token')} in {path}.")
-
-
-_TOKEN_LINE = re.compile(r"[a-z][a-z0-9-]{0,62}\s+[0-9a-fA-F]{64}")
+        yield Finding("good", "tokens", f"{count(len(parse_tokens(text)), 'token')} in {path}.")
 
 
 def _announced(settings: Settings) -> Iterator[Finding]:

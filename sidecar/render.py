@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,11 +44,8 @@ def render(state: State, layout: Layout, settings: Settings, *, descriptors: int
     owners = {backend: key for key, backend in layout.names.items()}
     count = sum(len(servers) for servers in state.backends.values())
     parts = [
-        _section("global", _process(settings, count, descriptors, threads)),
-        _section("defaults _edge", template.edge()),
-        _section("defaults _service", template.service()),
-        _section("frontend _calls from _edge", _calls(settings)),
-        _section("frontend _metrics from _edge", _exporter(settings)),
+        _section("global", [*_process(settings, count, descriptors, threads), f"description {fingerprint(settings)}"]),
+        *_rules(settings),
     ]
     order = sorted(state.backends, key=lambda name: (name.startswith("_"), name))
     parts.extend(_backend(name, owners.get(name, ""), state.backends[name]) for name in order)
@@ -55,11 +53,27 @@ def render(state: State, layout: Layout, settings: Settings, *, descriptors: int
     return Files(head + "\n" + "\n".join(parts), {name: _map(name, state.maps.get(name, {})) for name in MAPS})
 
 
+def fingerprint(settings: Settings) -> str:
+    """What an HAProxy says of itself that was loaded with these settings, by this version: all of the file counts but the backends
+    and what depends on their number or on the process that wrote it."""
+    text = "\n".join([_section("global", _process(settings, 0, 0, 0)), *_rules(settings)])
+    return f"sidecar-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
 def connections(most: int, descriptors: int, servers: int) -> int:
     """How many connections fit: each takes two descriptors, each server one for its check, and the process has its own."""
     if descriptors <= 0:
         return most
     return max(100, min(most, (descriptors - 2 * servers - 500) // 2))
+
+
+def _rules(settings: Settings) -> list[str]:
+    return [
+        _section("defaults _edge", template.edge()),
+        _section("defaults _service", template.service()),
+        _section("frontend _calls from _edge", _calls(settings)),
+        _section("frontend _metrics from _edge", _exporter(settings)),
+    ]
 
 
 def _section(title: str, lines: Iterable[str]) -> str:

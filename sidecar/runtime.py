@@ -76,6 +76,8 @@ class Info:
     stopping: bool = False
     """An old worker, which ends what it has."""
     connections: int = 0
+    description: str = ""
+    """What the file that was loaded says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Reading:
     """Without the servers that are leaving."""
     conditions: Mapping[str, Mapping[str, Condition]] = field(default_factory=dict)
     """By backend, then by server; with those that are leaving."""
+    description: str = ""
+    """What its file says of itself: see `sidecar.render.fingerprint`."""
     leaving: Mapping[str, Collection[str]] = field(default_factory=dict)
     """The names of the servers in maintenance, by backend: they are deleted once they have no connection."""
 
@@ -146,11 +150,12 @@ class Runtime:
             # A map goes by the name that the file gives it: its path, or what is relative to the file.
             files = [file for file in map_files(listed) if maps in (file.parent, maps.parent / file.parent)]
             tables = session.answers([f"show map {file}" for file in files])
-        self.worker = parse_info(who).pid
+        info = parse_info(who)
+        self.worker = info.pid
         backends, conditions, leaving = parse_servers(servers, self._is_backup)
         of_each = {name: backends.get(name, {}) for name in parse_backends(named)}
         entries = {file.stem: parse_map(text) for file, text in zip(files, tables, strict=True)}
-        return Reading(self.worker, State(of_each, entries), conditions, leaving)
+        return Reading(info.pid, State(of_each, entries), conditions, info.description, leaving)
 
     def conditions(self) -> Mapping[str, Mapping[str, Condition]]:
         """How each server is, by backend and name."""
@@ -290,6 +295,7 @@ def parse_info(text: str) -> Info:
             uptime_seconds=int(values.get("Uptime_sec", 0)),
             stopping=values.get("Stopping", "0").strip() != "0",
             connections=int(values.get("CurrConns", 0)),
+            description=values.get("description", ""),
         )
     except (KeyError, ValueError) as error:
         raise Unavailable(f"What answers on the runtime socket is no HAProxy: {text[:80]!r}.") from error

@@ -22,7 +22,7 @@ from sidecar.fields import check_route
 from sidecar.layout import Layout, adopt_layout, fresh_layout, lay_out
 from sidecar.model import Plan, Route, State
 from sidecar.proxy import Proxy
-from sidecar.render import Files, render
+from sidecar.render import Files, fingerprint, render
 from sidecar.runtime import Condition, Reading, Runtime
 from sidecar.servers import address_of
 from sidecar.settings import Settings
@@ -43,7 +43,12 @@ DELETING_SECONDS = 1.0
 ALIVE_SECONDS = 0.25
 """How often it is looked whether HAProxy runs."""
 
+RELOAD_AGAIN_SECONDS = 5.0
+"""How often a reload is tried for which the files cannot be made, as while the disk is full."""
+
 MOST_REFUSALS = 20
+
+_NO_TOKENS: Mapping[str, str] = {}
 
 _log = logging.getLogger("sidecar")
 
@@ -80,7 +85,7 @@ class Steering:
         proxy: Proxy,
         runtime: Runtime,
         *,
-        tokens: Callable[[], Mapping[str, str]] = dict,
+        tokens: Callable[[], Mapping[str, str]] = lambda: _NO_TOKENS,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -120,9 +125,10 @@ class Steering:
         self.layout: Layout | None = None
         self._barred_as: Mapping[str, Route] = {}
         self._tried: Plan | None = None
+        self._tokens_tried: Mapping[str, str] | None = None
         self._leaving: Mapping[str, tuple[str, ...]] = {}
         self._draining: tuple[tuple[str, str], ...] = ()
-        self._alive_at = self._compare_at = self._count_at = -1.0
+        self._alive_at = self._compare_at = self._count_at = self._reload_at = -1.0
         self._file_at: float | None = None
         self._file_seconds = FILE_SECONDS
 
@@ -144,9 +150,9 @@ class Steering:
             self._see_to_the_process(plan)
             self.running = True
             self._take_events()
-            if plan is not self._tried:
+            if plan is not self._tried or self._tokens() is not self._tokens_tried:
                 self._steer(plan)
-            if self.wish is not None and self.proxy.reload_due_in() <= 0:
+            if self.wish is not None and self._clock() >= self._reload_at and self.proxy.reload_due_in() <= 0:
                 self._reload(plan)
             if self._clock() >= self._compare_at:
                 self._compare()
@@ -159,7 +165,8 @@ class Steering:
             return ALIVE_SECONDS
         except SmartError as error:
             # Nothing that one service or one file says may end the loop; what was before goes on.
-            _log.error("HAProxy could not be brought up to date: %s", error)
+            if str(error) != self.failure:
+                _log.error("HAProxy could not be brought up to date, trying again: %s", error)
             self.failure = str(error)
             return 1.0
         self.failure = None
@@ -221,18 +228,10 @@ class Steering:
         self._tried, self.away_since = None, None
         self.version = self.proxy.version()
         self.dynamic = self.proxy.dynamic_backends
-        if not self._has_our_template():
+        # Not the file on disk: it may have been written anew by an agent that ended before the reload.
+        if reading.description != fingerprint(self.settings):
             self.ask_reload("its file was made with other settings, or by another version")
         self._compare_at = self._clock() + self.settings.compare_seconds
-
-    def _has_our_template(self) -> bool:
-        """Whether the file on disk would be the same, but for its backends."""
-        try:
-            text = self.settings.proxy_config.read_text()
-        except OSError:
-            return False
-        ours = render(State(), Layout(), self.settings, descriptors=descriptors())
-        return _head(text) == _head(ours.config)
 
     def _lost(self, error: Exception) -> None:
         if self.known is not None or self.failure is None:
@@ -276,9 +275,10 @@ class Steering:
     def _steer(self, plan: Plan) -> None:
         assert self.known is not None
         assert self.layout is not None
+        tokens = self._tokens()  # before: a file that changes meanwhile is looked at again
         self.layout, self.wanted, short = self._lay_out(plan, self.layout)
         self._tell()
-        self._tried = plan
+        self._tried, self._tokens_tried = plan, tokens
         if short:
             self.ask_reload("no spare backend is left for a service that is new")
         self._note_leaving()
@@ -417,9 +417,13 @@ class Steering:
     def _reload(self, plan: Plan) -> None:
         assert self.wish is not None
         assert self.layout is not None
+        try:
+            layout, state, files = self._anew(plan)
+            self.proxy.write(files)
+        except SmartError as error:
+            self._put_off(error)
+            return
         wish, self.wish = self.wish, None
-        layout, state, files = self._anew(plan)
-        self.proxy.write(files)
         try:
             self.proxy.reload(force=True)
         except SmartError as error:
@@ -439,6 +443,14 @@ class Steering:
         self._tell()
         self._note_leaving()
 
+    def _put_off(self, error: SmartError) -> None:
+        """The files for a reload could not be made: HAProxy has heard nothing of it, and it is tried again in a while."""
+        if self.reload_failure != error.message:
+            self.counts.failed_reloads += 1
+            _log.error("HAProxy cannot be reloaded and goes on as before: %s", error)
+        self.reload_failure = error.message
+        self._reload_at = self._clock() + RELOAD_AGAIN_SECONDS
+
     def _until_next(self) -> float:
         moments = [self._alive_at, self._compare_at, self._count_at]
         if self._file_at is not None:
@@ -447,7 +459,7 @@ class Steering:
         if lift_at is not None:
             moments.append(lift_at)
         if self.wish is not None:
-            moments.append(self._clock() + self.proxy.reload_due_in())
+            moments.append(max(self._reload_at, self._clock() + self.proxy.reload_due_in()))
         return max(0.0, min(moments) - self._clock())
 
 
@@ -455,12 +467,6 @@ def descriptors() -> int:
     """How many files HAProxy may open, which has our limits; 0 where there is none."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if hard == resource.RLIM_INFINITY else min(hard, 1 << 20)
-
-
-def _head(text: str) -> list[str]:
-    """What stands before the backends, without what depends on their number and on the process that wrote it."""
-    lines = text.partition("\nbackend ")[0].strip().splitlines()
-    return [line for line in lines if line.split()[:1] not in (["maxconn"], ["fd-hard-limit"], ["nbthread"])]
 
 
 def _leaving(before: State, after: State, known: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:

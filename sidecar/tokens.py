@@ -6,13 +6,18 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from sidecar.fields import is_digest, is_service
+
 _log = logging.getLogger("sidecar")
 
 
 class TokensFile:
-    """Read anew when it changes; what was known goes on while it cannot be read. Without a path nobody needs a token."""
+    """Read anew when it changes; what was known goes on while it cannot be read, and a bad line harms no other. Without a path
+    nobody needs a token."""
 
     def __init__(self, path: Path | None) -> None:
+        self.trouble = ""
+        """What is not right about the file, for the operator; logged once."""
         self._path = path
         self._changed: tuple[int, int] | None = None
         self._known: Mapping[str, str] = {}
@@ -24,14 +29,36 @@ class TokensFile:
         try:
             found = self._path.stat()
             if (found.st_mtime_ns, found.st_ino) != self._changed:
-                self._known = parse_tokens(self._path.read_text())
-                self._changed = (found.st_mtime_ns, found.st_ino)
+                text = self._path.read_text(errors="replace")
+                self._known, self._changed = parse_tokens(text), (found.st_mtime_ns, found.st_ino)
+                if bad := bad_lines(text):
+                    self._tell(f"Line {bad[0]} of {self._path} is no token, and counts for nothing.")
+                else:
+                    self._tell("" if self._known else f"There is no token in {self._path}, so that nobody may call.")
         except OSError as error:
-            _log.error("the tokens in %s cannot be read, those known go on: %s", self._path, error.strerror)
+            self._tell(f"The tokens in {self._path} cannot be read ({error.strerror}): those known go on.")
         return self._known
+
+    def _tell(self, trouble: str) -> None:
+        if trouble and trouble != self.trouble:
+            _log.error("%s", trouble)
+        self.trouble = trouble
 
 
 def parse_tokens(text: str) -> dict[str, str]:
     """The callers by digest; empty lines, comments and lines of another shape count for nothing."""
-    lines = (line.split() for line in text.splitlines() if line.strip()[:1] not in ("", "#"))
-    return {words[1].lower(): words[0] for words in lines if len(words) == 2}
+    return {words[1].lower(): words[0] for _, words in _lines(text) if _is_token(words)}
+
+
+def bad_lines(text: str) -> list[int]:
+    """The numbers of the lines that are no token and no comment, counted from 1."""
+    return [number for number, words in _lines(text) if not _is_token(words)]
+
+
+def _lines(text: str) -> list[tuple[int, list[str]]]:
+    numbered = enumerate(text.splitlines(), 1)
+    return [(number, line.split()) for number, line in numbered if line.strip()[:1] not in ("", "#")]
+
+
+def _is_token(words: list[str]) -> bool:
+    return len(words) == 2 and is_service(words[0]) and is_digest(words[1].lower())

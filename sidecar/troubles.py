@@ -31,7 +31,7 @@ class Trouble:
 
     level: Level
     topic: str
-    """proxy, map, lease, guard, quarantine, ejected, silent (a service that takes no calls), own, refused, drift, reload."""
+    """proxy, map, lease, tokens, guard, quarantine, ejected, silent (a service that takes no calls), own, refused, drift, reload."""
     says: str
     advice: str = ""
     """What to do: a command, or a sentence."""
@@ -45,6 +45,7 @@ def troubles(facts: Facts, plan: Plan, now: float) -> tuple[Trouble, ...]:
         *_proxy(facts, now),
         *_map(facts, plan, now),
         *_lease(facts),
+        *_tokens(facts),
         *_guards(plan, now),
         *_quarantine(plan),
         *_without_instances(plan),
@@ -101,6 +102,12 @@ def _lease(facts: Facts) -> Iterator[Trouble]:
         f"{count(len(facts.own), 'instance')}, and Atlas takes them for lost when it ends.",
         "Is Atlas there (`atlas ls`), and is ATLAS_TOKEN one of the role `host` for this host?",
     )
+
+
+def _tokens(facts: Facts) -> Iterator[Trouble]:
+    if facts.tokens_failure:
+        advice = "`sidecar token create CALLER` writes such lines. A corrected file counts at once."
+        yield Trouble("risky", "tokens", plain(facts.tokens_failure), advice)
 
 
 def _guards(plan: Plan, now: float) -> Iterator[Trouble]:

@@ -27,6 +27,7 @@ from sidecar.servers import address_of
 from sidecar.settings import Settings
 from sidecar.steering import Steering
 from sidecar.timing import Timing
+from sidecar.tokens import TokensFile
 from smartrealm.errors import NotFound, SmartError
 
 ANSWER_SECONDS = 5.0
@@ -47,6 +48,7 @@ class View:
         remembered: RememberedWorld,
         local: Local,
         keeper: Keeper,
+        tokens: TokensFile,
         plan: Callable[[], Plan],
         accept: Callable[[str], tuple[str, ...]],
         soon: Callable[[Callable[[], Any]], Future[Any]],
@@ -61,6 +63,7 @@ class View:
         self._remembered = remembered
         self._local = local
         self._keeper = keeper
+        self._tokens = tokens
         self._planned = plan
         self._accept = accept
         self._soon = soon
@@ -150,6 +153,7 @@ class View:
             unusable=dict(self._local.problems()),
             ejected=self._ejected(),
             ejections=steering.counts.ejections,
+            tokens_failure=self._tokens.trouble,
             lease_failure=self._keeper.failure,
             apply_seconds=self.apply.histogram(),
             propagation_seconds=self.propagation.histogram(),

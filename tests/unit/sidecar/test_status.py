@@ -59,6 +59,7 @@ def test_the_worst_comes_first() -> None:
         (replace(WELL, map_from="disk", map_age_seconds=7200.0), ("risky", "map")),
         (replace(WELL, map_age_seconds=31.0), ("risky", "map")),
         (replace(WELL, lease_failure="403"), ("risky", "lease")),
+        (replace(WELL, tokens_failure="Line 2 of tokens is no token."), ("risky", "tokens")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "not ready", "refused", NOW - 5),)), ("risky", "own")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "gone", "", NOW - 5),)), ("risky", "own")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "starting", "", NOW - 61),)), ("risky", "own")),

@@ -45,6 +45,7 @@ class World:
         self.reload_error: Exception | None = None
         self.disk_full = False
         self.pid = 1
+        self.description = ""
         self.external = False
         self.dynamic_backends = False
 
@@ -68,6 +69,8 @@ class World:
             if words[:1] == ["backend"]:
                 name = words[1]
                 inside.servers[name] = {}
+            elif words[:1] == ["description"]:
+                self.description = words[1]
             elif words[:1] == ["server"]:
                 host, _, port = words[2].rpartition(":")
                 weight = int(words[words.index("weight") + 1])
@@ -120,7 +123,7 @@ class World:
             name: dict.fromkeys(servers, "up") for name, servers in inside.servers.items()
         }
         leaving = {name: tuple(out) for name, out in inside.maint.items() if out}
-        return Reading(self.pid, inside.state, conditions, leaving)
+        return Reading(self.pid, inside.state, conditions, self.description, leaving)
 
     def delete(self, leaving: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
         inside = self._alive()
@@ -145,6 +148,7 @@ class Bench:
 
     folder: Path
     clock: Clock = field(default_factory=Clock)
+    tokens: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.world = World(self.folder)
@@ -154,7 +158,7 @@ class Bench:
     def another(self, settings: Settings) -> Steering:
         """A steering for the same HAProxy, as the next agent has it."""
         world = cast(Any, self.world)
-        return Steering(settings, world, world, clock=self.clock, wall_clock=self.clock)
+        return Steering(settings, world, world, tokens=lambda: self.tokens, clock=self.clock, wall_clock=self.clock)
 
     def turn(self, plan: Plan, seconds: float = 0.0) -> float:
         self.clock.now += seconds
@@ -256,6 +260,51 @@ def test_a_file_of_another_version_asks_for_a_reload(bench: Bench) -> None:
     second.turn(plan(identity=[ONE]))
     assert second.counts.reloads == 1
     assert "127.0.0.1:4444" in bench.world.written[-1].config
+
+
+def test_a_file_that_was_written_and_not_loaded_yet_asks_for_a_reload(bench: Bench) -> None:
+    """The agent wrote the file for other settings and ended before the reload: the next one goes by what HAProxy was loaded with."""
+    bench.turn(plan(identity=[ONE]))
+    guarded = replace(bench.steering.settings, tokens_file=bench.folder / "tokens")
+    bench.world.reload_in = 60.0
+    second = bench.another(guarded)
+    second.turn(plan(identity=[ONE, TWO]))
+    bench.clock.now += 1.0
+    second.turn(plan(identity=[ONE, TWO]))
+    assert "tokens.map" in bench.world.written[-1].config
+    third = bench.another(guarded)
+    third.turn(plan(identity=[ONE, TWO]))
+    assert "settings" in third.pending
+
+
+def test_a_token_counts_at_once(bench: Bench) -> None:
+    """The file of tokens changes and the map does not: who is let in is let in, and who is no more is not, with the next turn."""
+    still = plan(identity=[ONE])
+    bench.turn(still)
+    bench.tokens = {"ab" * 32: "orders"}
+    bench.turn(still, 0.25)
+    assert bench.state.maps["tokens"] == {"ab" * 32: "orders"}
+    bench.tokens = {}
+    bench.turn(still, 0.25)
+    assert bench.state.maps["tokens"] == {}
+
+
+def test_a_reload_whose_files_cannot_be_made_waits(bench: Bench) -> None:
+    """The disk is full: HAProxy runs and is told all the rest, the reload stays wished for, and is done once there is room."""
+    bench.turn(plan(identity=[ONE]))
+    bench.world.disk_full = True
+    bench.steering.ask_reload("a try")
+    bench.turn(plan(identity=[ONE]))
+    assert bench.steering.running
+    assert bench.steering.failure is None
+    assert "no room" in bench.steering.reload_failure
+    bench.turn(plan(identity=[ONE, TWO]), 0.3)
+    assert bench.servers("identity") == {ONE.name, TWO.name}
+    assert bench.steering.pending == "a try"
+    bench.world.disk_full = False
+    bench.turn(plan(identity=[ONE, TWO]), 5.0)
+    assert bench.steering.counts.reloads == 1
+    assert bench.steering.reload_failure == ""
 
 
 def test_services_beyond_the_spare_backends_wait_for_one_reload(bench: Bench) -> None:
@@ -366,6 +415,16 @@ def test_a_full_disk_stops_no_change(bench: Bench) -> None:
     bench.world.disk_full = False
     bench.turn(both, 6)
     assert TWO.name in bench.world.written[-1].config
+
+
+def test_what_fails_again_and_again_is_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """HAProxy takes no file at all: the loop goes on, says why in its state, and does not fill the log."""
+    bench.world.problems = [Problem("", "no such thing")]
+    bench.world.check = lambda files: bench.world.problems  # type: ignore[method-assign]
+    for _ in range(5):
+        assert bench.turn(plan(identity=[ONE]), 2.0) > 0
+    assert "no such thing" in str(bench.steering.failure)
+    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 1
 
 
 def test_a_change_while_haproxy_is_away_is_not_lost(bench: Bench) -> None:
