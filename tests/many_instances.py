@@ -5,7 +5,7 @@ with ManyInstances(folder) as instances:
     instances.leave("127.3.0.1")                # its process ends: what it has not answered by now is lost
 
 Whoever is called without being there, or for a service that it does not have, breaks the connection off and counts it. Each
-answer says which address gave it. `/work?seconds=0.01` takes a while.
+answer says which address gave it. `/work?seconds=0.01` takes a while; `/restless` answers 200 in one second and 503 in the next.
 """
 
 from __future__ import annotations
@@ -127,6 +127,9 @@ class _Connection(asyncio.Protocol):
         if target == "/-/who":
             self._answer(everybody.tell(body))
             return
+        if target == "/restless":
+            self._answer(b"{}", "200 OK" if int(time.time()) % 2 else "503 Service Unavailable")
+            return
         service = headers.get("smart-service", "")
         if service not in everybody.services.get(self._host, ()):
             everybody.stray.append(f"{time.time():.3f} {service} at {self._host}")
@@ -141,8 +144,8 @@ class _Connection(asyncio.Protocol):
         self._everybody.busy[self._host] -= 1
         self._answer(said)
 
-    def _answer(self, body: bytes) -> None:
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    def _answer(self, body: bytes, status: str = "200 OK") -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         if not self._transport.is_closing():
             self._transport.write(head.encode() + body)
 

@@ -10,6 +10,7 @@ with hosts() as network, SidecarRealm(folder, network, atlas_url) as realm:
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -328,7 +329,8 @@ class SidecarRealm:
 class DoorLoad:
     """Clients of one host that call a service through its sidecar, on kept and on fresh connections, and repeat nothing.
 
-    A request is lost when it has no answer 200. `sent` and `lost` are by method.
+    A request is lost when it has no answer 200; `lost` begins with the time of day at which it was sent, and ends with its
+    X-Request-ID.
     """
 
     def __init__(
@@ -338,6 +340,7 @@ class DoorLoad:
         self.ports: Counter[object] = Counter()
         self.lost: list[str] = []
         self._host, self._service, self._pause, self._path = host, service, pause, path
+        self._numbers = itertools.count(1)
         self._stop = threading.Event()
         kinds = [(method, kept) for method in ("GET", "POST") for kept in (False, True)] * threads
         self._threads = [threading.Thread(target=self._send, args=kind, daemon=True) for kind in kinds]
@@ -369,6 +372,7 @@ class DoorLoad:
         headers = {"Smart-Service": self._service, "Smart-Caller": "load"}
         while not self._stop.is_set():
             began = time.time()
+            headers["X-Request-ID"] = number = f"{self._host.name}-{next(self._numbers)}"
             try:
                 connection.request(method, self._path, body=b"x" * 100 if method == "POST" else None, headers=headers)
                 answer = connection.getresponse()
@@ -377,11 +381,11 @@ class DoorLoad:
                     self.good[method] += 1
                     self.ports[json.loads(body).get("port") if body[:1] == b"{" else None] += 1
                 else:
-                    self.lost.append(f"{began:.3f} {method} kept={kept} {answer.status} {body[:200]!r}")
+                    self.lost.append(f"{began:.3f} {method} kept={kept} {answer.status} {body[:200]!r} {number}")
                 if answer.will_close or not kept:
                     connection.close()
             except (OSError, http.client.HTTPException) as error:
-                self.lost.append(f"{began:.3f} {method} kept={kept} {type(error).__name__} {error}")
+                self.lost.append(f"{began:.3f} {method} kept={kept} {type(error).__name__} {error} {number}")
                 connection.close()
             self._stop.wait(self._pause)
         connection.close()
