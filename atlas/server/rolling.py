@@ -73,6 +73,8 @@ class Outcome:
     failed: str = ""
     says: str = ""
     state: str = ""
+    left: tuple[tuple[str, str], ...] = ()
+    """What was left alone on the way, each with the reason: taken out or gone since the walk began."""
 
 
 class _Failed(Exception):
@@ -92,14 +94,18 @@ def route(world: World, orders: Orders, now: float) -> Route:
             if place.instance.address in orders.only:
                 walked.append(place)
         elif ruling is not None and ruling.state != "enabled" and not is_ours(ruling):
-            why = f": {one_line(ruling.reason)}" if ruling.reason else ""
-            left.append((place, f"{ruling.state} by {plain(ruling.author or 'somebody')}{why}"))
+            left.append((place, _told(ruling)))
         elif place.instance.draining:
             left.append((place, "about to stop"))
         else:
             walked.append(place)
     walked.sort(key=lambda place: place.takes_calls)
     return Route(tuple(walked), tuple(left))
+
+
+def _told(ruling: Ruling) -> str:
+    why = f": {one_line(ruling.reason)}" if ruling.reason else ""
+    return f"{ruling.state} by {plain(ruling.author or 'somebody')}{why}"
 
 
 def is_ours(ruling: Ruling | None) -> bool:
@@ -165,8 +171,9 @@ class Walk:
         self._print = say
         self._author: Author = session.author(why=REASON)
         self._where = ""
-        self._held: tuple[Instance, Ruling | None] | None = None
-        """The instance that is drained now, and the word that was on it before."""
+        self._held: tuple[Instance, Ruling, int | None] | None = None
+        """The instance that is drained now, the word to put back on it, and the weight that our own word has."""
+        self._left: list[tuple[str, str]] = []
         self._asks = False
         """Whether the readiness of the instance that is held can be asked from here."""
         self._proven = False
@@ -189,7 +196,8 @@ class Walk:
                     self._session.sleep(self._orders.pause_seconds)
             except (_Failed, SmartError) as error:
                 says = error.message if isinstance(error, SmartError) else str(error)
-                return Outcome(tuple(rolled), untouched, address, plain(says).rstrip("."), self._settle(address))
+                says, state = plain(says).rstrip("."), self._settle(address)
+                return Outcome(tuple(rolled), untouched, address, says, state, tuple(self._left))
             except (KeyboardInterrupt, SystemExit):
                 self._print(
                     f"stopped at {address}, {self._settle(address)}; untouched: {', '.join(untouched) or 'none'}"
@@ -197,7 +205,7 @@ class Walk:
                 raise
             if done is not None:
                 rolled.append(done)
-        return Outcome(tuple(rolled))
+        return Outcome(tuple(rolled), left=tuple(self._left))
 
     def _one(self, place: Place) -> Rolled | None:
         begun = self._session.timer()
@@ -205,12 +213,16 @@ class Walk:
         self._claim.check()
         world = self._directory.world()
         now = self._session.clock()
-        present = {one.instance.address: one for one in world.places(orders.service, now)}.get(before.address)
+        chosen = route(world, orders, now)
+        present = {one.instance.address: one for one in chosen.walked}.get(before.address)
         if present is None:
-            self._say("is gone from the map: nothing to do")
+            why = {one.instance.address: why for one, why in chosen.left}.get(before.address, "gone from the map")
+            self._left.append((before.address, why))
+            self._say(f"is left alone: it is {why}")
             return None
         before, previous = present.instance, present.ruling
         check_others(world, present, orders, now)
+        self._ask_others(world, before, now)
         self._asks = self._is_ready(before) or (self._proven and not present.takes_calls)
         self._drain(world, before, previous)
         if self._orders.restarts and not before.incarnation:
@@ -219,20 +231,34 @@ class Walk:
             )
         self._command(before)
         after = self._come_back(before)
-        revision = self._give_back()
+        revision, back = self._give_back()
         waited = Waiting(self._session, self._say).until(world, revision, (), orders.drain_seconds)
         if not waited.in_time:
             raise _Failed(f"it is enabled, but after {limit_text(orders.drain_seconds)} still: {waited.missing()}")
         seconds = self._session.timer() - begun
-        self._say(f"takes calls again ({seconds:.1f} s)")
+        done = "takes calls again" if back.state == "enabled" else f"is {_told(back)}, and stays so"
+        self._say(f"{done} ({seconds:.1f} s)")
         return Rolled(before.address, before.version, after.version, round(seconds, 3))
+
+    def _ask_others(self, world: World, instance: Instance, now: float) -> None:
+        """Raise Conflict when none of the others answers: for some seconds the map still names those of a host that died."""
+        if self._orders.force or not self._proven:
+            return
+        places = world.places(instance.service, now)
+        others = [one.instance for one in places if one.takes_calls and one.instance.address != instance.address]
+        if not any(self._is_ready(other) for other in others):
+            raise Conflict(
+                f"none of the others says that it is ready ({', '.join(one.address for one in others[:3])}): look there, or "
+                "insist with --force"
+            )
 
     def _drain(self, world: World, instance: Instance, previous: Ruling | None) -> None:
         reason = f"{REASON} by {self._author.name}" + (f": {self._session.why}" if self._session.why else "")
         weight = None if previous is None else previous.weight
         ruling = Ruling(instance.service, instance.host, instance.port, "draining", weight, reason[:2000])
         self._say(f"draining{f' version {plain(instance.version)}' if instance.version else ''}")
-        self._held = (instance, None if is_ours(previous) else previous)
+        back = Ruling(instance.service, instance.host, instance.port, weight=weight) if is_ours(previous) else previous
+        self._held = (instance, back or Ruling(instance.service, instance.host, instance.port), weight)
         try:
             revision = self._directory.rule(ruling, by=self._author, force=self._orders.force)
         except Unavailable:
@@ -243,6 +269,9 @@ class Walk:
         waited = Waiting(self._session, self._say).until(world, revision, [instance.key], self._orders.drain_seconds)
         if not waited.in_time:
             raise _Failed(f"it was not drained within {limit_text(self._orders.drain_seconds)}: {waited.missing()}")
+        known = self._directory.world().rulings.get(instance.key)
+        if known is None or known.state == "enabled":
+            raise _Failed("somebody has enabled it meanwhile, and the command would cost its calls")
         by = f", {count(waited.awaited.sidecars, 'sidecar')}" if waited.awaited.sidecars else ""
         self._say(f"drained ({waited.seconds:.1f} s{by}), running the command")
 
@@ -293,30 +322,35 @@ class Walk:
             return "" if answer == "ready" else f"{answer} at {self._path}"
         return ""
 
-    def _give_back(self) -> int:
-        """Put back what was the word on the instance before; gives the revision."""
+    def _give_back(self) -> tuple[int, Ruling]:
+        """Put back what was the word on the instance before; gives the revision and the word that holds now. What somebody has
+        said of it during the walk is newer, and stays."""
         assert self._held is not None
-        instance, previous = self._held
-        if previous is None or (previous.expires_at is not None and previous.expires_at <= self._session.clock()):
-            previous = Ruling(instance.service, instance.host, instance.port)
-            known = self._directory.world().rulings.get(instance.key)
-            previous = replace(previous, weight=known.weight if known is not None else None)
-        revision = self._directory.rule(previous, by=self._author, force=True)
+        instance, back, weight = self._held
+        world = self._directory.world()
+        known = world.rulings.get(instance.key)
+        if known is None or not is_ours(known):
+            self._held = None
+            return world.position.revision, known or Ruling(instance.service, instance.host, instance.port)
+        if back.expires_at is not None and back.expires_at <= self._session.clock():
+            back = Ruling(instance.service, instance.host, instance.port)
+        if known.weight != weight:
+            back = replace(back, weight=known.weight)
+        revision = self._directory.rule(back, by=self._author, force=True)
         self._held = None
-        return revision
+        return revision, back
 
     def _settle(self, address: str) -> str:
         """After a failure: give the instance back when it is ready; says what became of it."""
         if self._held is None:
             return f"{address} is not drained"
-        instance, previous = self._held
+        instance = self._held[0]
         enable = f"atlas enable {instance.service} {address}"
         try:
             present = self._directory.world().instances.get(instance.service, {}).get(address)
             if present is not None and not present.draining and (not self._asks or self._is_ready(present)):
-                self._give_back()
-                was = previous.state if previous is not None else "enabled"
-                return f"{address} is ready and {'enabled again' if was == 'enabled' else f'{was} again, as before'}"
+                _, back = self._give_back()
+                return f"{address} is ready and {'enabled again' if back.state == 'enabled' else _told(back)}"
         except SmartError as error:
             return f"{address} may be left draining ({plain(error.message).rstrip('.')}): {enable}"
         return f"{address} is not ready and stays drained; when it is: {enable}"

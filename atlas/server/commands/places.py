@@ -170,7 +170,7 @@ def _rule(session: Session, rulings: Sequence[Ruling], reason: str, force: bool,
     for wanted in rulings:
         ruling = dataclasses.replace(wanted, author=author.name, at=now)
         revision = session.directory.rule(ruling, by=author, force=force)
-        done.append({"ruling": ruling.to_json(), "revision": revision})
+        done.append({"ruling": {**ruling.to_json(), "state": ruling.state}, "revision": revision})
         if not session.as_json:
             session.done(_told(ruling, now), revision)
     waited: dict[str, Any] = {}

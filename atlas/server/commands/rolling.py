@@ -109,7 +109,7 @@ def _tell(session: Session, orders: Orders, chosen: Route, outcome: Outcome, sec
         failed = None
         if outcome.failed:
             failed = {"instance": outcome.failed, "says": outcome.says, "state": outcome.state}
-        left = [{"instance": place.instance.address, "why": why} for place, why in chosen.left]
+        left = [*((place.instance.address, why) for place, why in chosen.left), *outcome.left]
         session.give(
             {
                 "service": orders.service,
@@ -117,7 +117,7 @@ def _tell(session: Session, orders: Orders, chosen: Route, outcome: Outcome, sec
                 "rolled": [asdict(one) for one in outcome.rolled],
                 "failed": failed,
                 "untouched": list(outcome.untouched),
-                "left": left,
+                "left": [{"instance": address, "why": why} for address, why in left],
                 "seconds": round(seconds, 3),
             }
         )

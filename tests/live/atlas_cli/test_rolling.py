@@ -178,6 +178,74 @@ def test_one_that_was_taken_out_is_so_again_afterwards(realm: Realm) -> None:
     assert (realm.second.starts, ruling.state, ruling.reason) == (2, "disabled", "it burns")
 
 
+def test_what_somebody_says_during_the_walk_stays(realm: Realm) -> None:
+    """Whoever disables the instance that is restarted at this moment is heard, and so is who takes out one that comes later."""
+    folder = realm.runs.folder
+    command = f"while [ ! -e {folder}/go ]; do sleep 0.02; done; {realm.command}"
+    thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--json", "--force")
+    wait_until(lambda: "draining" in realm.states().values(), 5)
+    for double in (realm.first, realm.second):
+        host, _, port = double.address.partition(":")
+        realm.runs.map.rule(
+            Ruling("identity", host, int(port), "disabled", reason="it burns", author="anna"), by=ANNA, force=True
+        )
+    (folder / "go").touch()
+    thread.join(20)
+    (result,) = found
+    assert f"{realm.first.address} is disabled by anna: it burns, and stays so" in result.stderr  # type: ignore[attr-defined]
+    document = json.loads(result.stdout)  # type: ignore[attr-defined]
+    assert [one["address"] for one in document["rolled"]] == [realm.first.address]
+    assert document["left"] == [{"instance": realm.second.address, "why": "disabled by anna: it burns"}]
+    assert set(realm.states().values()) == {"disabled"}
+    assert (realm.first.starts, realm.second.starts) == (2, 1)
+
+
+def test_a_weight_whose_time_ends_during_the_walk_ends(realm: Realm) -> None:
+    """What was said for a while is not made to last by the drain that carried it; a weight that is set meanwhile stays."""
+    for double, later, expected in ((realm.first, None, None), (realm.second, 7, 7)):
+        host, _, port = double.address.partition(":")
+        until = time.time() + 0.2
+        realm.runs.map.rule(Ruling("identity", host, int(port), weight=50, expires_at=until), by=ANNA)
+        go = realm.runs.folder / f"go-{port}"
+        command = f"while [ ! -e {go} ]; do sleep 0.02; done; {realm.command}"
+        thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--one", double.address)
+        wait_until(lambda address=double.address: realm.states()[address] == "draining", 5)  # type: ignore[misc]
+        if later is not None:
+            realm.runs.ok("weight", "identity", double.address, str(later))
+        wait_until(lambda until=until: time.time() > until, 5)  # type: ignore[misc]
+        go.touch()
+        thread.join(20)
+        known = realm.runs.map.world().rulings.get(f"identity/{double.address}")
+        assert (known.weight if known else None) == expected, found
+        assert realm.states()[double.address] == "enabled"
+
+
+def test_others_that_do_not_answer_take_no_calls(realm: Realm) -> None:
+    """The map names the instances of a dead host for some seconds more: the last one that lives is not drained then."""
+    realm.second.ready = False
+    words = ("roll", "identity", "--command", realm.command, "--one", realm.first.address)
+    result = realm.runs(*words)
+    assert result.exit_code == 1
+    assert f"none of the others says that it is ready ({realm.second.address})" in result.stderr
+    assert f"{realm.first.address} is not drained" in result.stderr
+    assert realm.first.starts == 1
+    realm.runs.ok(*words, "--force")
+
+
+def test_one_that_is_enabled_during_its_drain_is_not_restarted(realm: Realm) -> None:
+    """It takes calls again, so the command would cost them: the walk stops there."""
+    realm.sidecar.sessions = {f"identity/{realm.first.address}": 1}
+    thread, found = begin(realm.runs, "roll", "identity", "--command", realm.command)
+    wait_until(lambda: "draining" in realm.states().values(), 5)
+    realm.runs.ok("enable", "identity", realm.first.address)
+    realm.sidecar.sessions = {}
+    thread.join(20)
+    (result,) = found
+    assert result.exit_code == 1  # type: ignore[attr-defined]
+    assert "somebody has enabled it meanwhile" in result.stderr  # type: ignore[attr-defined]
+    assert (realm.first.starts, set(realm.states().values())) == (1, {"enabled"})
+
+
 def test_a_second_walk_is_refused(realm: Realm) -> None:
     """As long as the first one lives; what was killed ends by itself."""
     realm.runs.map.hold(Lease("roll@identity", "ben 1234", 15.0))
