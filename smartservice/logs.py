@@ -218,6 +218,8 @@ class AccessLog:
                 handler.acquire()
                 try:
                     handler.write(self._line(level, method, path, route, status, seconds, remote))
+                except (OSError, ValueError):
+                    pass  # a full disk below the log, a closed stream: the answer must not be lost for it
                 finally:
                     handler.release()
             return

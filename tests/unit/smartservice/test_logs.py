@@ -224,6 +224,32 @@ def test_everybodys_lines_come_out_the_same_way(make: Make) -> None:
     assert [line["logger"] for line in parsed(written)] == ["gunicorn.error", "werkzeug", "py.warnings"]
 
 
+def test_a_log_that_cannot_be_written_costs_no_answer(make: Make) -> None:
+    """With standard error on a full disk requests are answered all the same, and lines come again when there is room."""
+
+    class FullDisk(io.StringIO):
+        full = True
+
+        def write(self, text: str) -> int:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    with alone():
+        sys.stderr = disk = FullDisk()
+        app = make()
+
+        @app.route("/teams")
+        def teams() -> str:
+            logging.getLogger("teams").warning("asked")
+            return "x"
+
+        assert app.test_client().get("/teams").status_code == 200
+        disk.full = False
+        assert app.test_client().get("/teams").status_code == 200
+    assert [line["logger"] for line in parsed(disk)] == ["teams", "smartservice.access"]
+
+
 def test_the_level_follows_its_setting(make: Make) -> None:
     """LOG_LEVEL changes at run time, without a restart."""
     with alone() as written:
