@@ -24,7 +24,7 @@ class Audit:
     def write(self, what: str, *, by: str, why: str, **details: Any) -> None:
         """Record who did what, when and why. Raises Unavailable when the disk refuses: then it is not to be done."""
         entry = {"at": round(self._wall_clock(), 3), "what": what, "by": by, "why": why, **details}
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(entry, ensure_ascii=False).encode(errors="replace") + b"\n"
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -70,13 +70,15 @@ Handler = Callable[[Request], Answer]
 
 
 def json_answer(document: Any, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
+    return Answer(
+        status, json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace") + b"\n"
+    )
 
 
 def problem(status: int, code: str, detail: str, **details: Any) -> Answer:
     """An error as RFC 9457 has it."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail}
-    encoded = json.dumps({**details, **body}, ensure_ascii=False, default=str).encode() + b"\n"
+    encoded = json.dumps({**details, **body}, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"
     return Answer(status, encoded, "application/problem+json")
 
 

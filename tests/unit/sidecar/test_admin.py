@@ -9,6 +9,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sidecar.control import Control, why_path
 from sidecar.facts import Rate
 from sidecar.listening import Answer, Listener, Request, json_answer
 from smartrealm.errors import ConfigurationError, NotFound, Unavailable, ValidationFailed
-from tests.unit.sidecar.scene import NOW, FakeSource, guarded
+from tests.unit.sidecar.scene import NOW, WELL, FakeSource, guarded
 
 HERE = {"host": "127.0.0.1:4001"}
 
@@ -84,6 +85,14 @@ def test_everything_can_be_read_on_the_port(source: FakeSource, path: str) -> No
     assert answer.status == 200
     assert isinstance(json.loads(answer.body), dict)
     assert get(source, path, method="HEAD").status == 200
+
+
+def test_the_name_of_a_file_that_is_no_text_blinds_nobody(tmp_path: Path) -> None:
+    """Whoever may announce may name a file in bytes that are no UTF-8: the status and the health are told all the same."""
+    name = os.fsdecode(b"announce/bad\xff.json")
+    blind = FakeSource(tmp_path, replace(WELL, unusable={name: "Its name cannot be."}))
+    for path in ("/v1/status", "/healthcheck", "/healthcheck/ready"):
+        assert isinstance(json.loads(get(blind, path).body), dict)
 
 
 def test_an_address_in_a_path_may_be_encoded(source: FakeSource) -> None:
