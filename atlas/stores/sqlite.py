@@ -45,7 +45,7 @@ class SqliteStore:
         name="sqlite",
         reads="linearizable",
         wait="polled",
-        poll_seconds=0.05,
+        poll_seconds=0.03,
         survives="the end of any process and of the host's power; not the loss of its disk",
     )
 
@@ -69,6 +69,8 @@ class SqliteStore:
         self._opened = 0
         self._written = 0
         self._closed = 0
+        self._news = threading.Condition()
+        """Whoever waits in this process hears of its own writes at once; of others when it polls."""
         _stores.add(self)
 
     @classmethod
@@ -108,6 +110,7 @@ class SqliteStore:
         with self._session() as connection:
             count = connection.execute(statement, values).rowcount
             self._written += 1
+        self._tell()
         if count == 0:
             raise Changed(key)
         return str(values["version"])
@@ -122,6 +125,10 @@ class SqliteStore:
             if connection.execute(query, (key, expected)).rowcount or self._read(connection, key) is None:
                 return
         raise Changed(key)
+
+    def _tell(self) -> None:
+        with self._news:
+            self._news.notify_all()
 
     def wait(self, key: str, seen: str | None, seconds: float) -> Document | None:
         end, closed = self._clock() + seconds, self._closed
@@ -138,11 +145,14 @@ class SqliteStore:
             left = end - self._clock()
             if left <= 0:
                 return None
-            self._sleep(min(self.guarantees.poll_seconds, left))
+            with self._news:
+                if (closed, known and known[1]) == (self._closed, self._written):
+                    self._news.wait(min(self.guarantees.poll_seconds, left))
         return None
 
     def close(self) -> None:
         self._closed += 1  # whoever waits leaves, and does not connect anew
+        self._tell()
         with self._lock:
             self._disconnect()
 
@@ -303,4 +313,10 @@ def _after() -> None:
     _forking.clear()
 
 
-os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)
+def _after_in_child() -> None:
+    for store in list(_stores):
+        store._news = threading.Condition()  # a thread that is not here any more may have held it
+    _after()
+
+
+os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after_in_child)

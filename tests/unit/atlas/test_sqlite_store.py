@@ -6,6 +6,8 @@ import os
 import shutil
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,4 +166,21 @@ def test_a_full_disk_is_named_at_once(tmp_path: Path) -> None:
         store.put("log/b", bytes(LARGEST_BODY), None)
     assert store.get("log/b") is None
     assert store.put("log/a", b"b", version)
+    store.close()
+
+
+def test_a_write_of_the_same_process_is_heard_at_once(tmp_path: Path) -> None:
+    """Who waits in the process that writes does not wait for the next poll."""
+
+    class Slow(SqliteStore):
+        guarantees = replace(SqliteStore.guarantees, poll_seconds=5.0)
+
+    store = Slow(tmp_path / "a.db")
+    seen = store.put("a", b"1", None)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.wait, "a", seen, 10.0)
+        store.put("a", b"2", seen)
+        found = waiting.result(2)
+        assert found is not None
+        assert found.body == b"2"
     store.close()
