@@ -30,6 +30,7 @@ from atlas.world import Position, World
 from sidecar.admin import Admin
 from sidecar.events import Event, Events
 from sidecar.held import HeldChecks, held_addresses
+from sidecar.keeping import Keeping
 from sidecar.local import Local, lease, lease_id
 from sidecar.model import Guard, Plan
 from sidecar.plan import Planner
@@ -80,7 +81,8 @@ class Agent:
         self._carrier = Carrier(settings.directory)
         self._directory = atlas.open(settings.atlas_url, token=settings.atlas_token or None)
         self._remembered = RememberedWorld(settings.state, url=settings.atlas_url or "", realm=settings.realm)
-        self._reader = Reader(self._directory, remembered=self._remembered)
+        self._reader = Reader(self._directory)
+        self._keeping = Keeping(self._remembered, lambda: self._reader.world)
         self._reader.on_update(self._heard)
         self._kept: World | None = None
         self._kept_age: float | None = None
@@ -136,6 +138,7 @@ class Agent:
             self.close()
             raise
         self._reader.start()
+        self._keeping.start()
         self._first_plan_at = self._clock() + FIRST_MAP_SECONDS
         self._kept = self._remembered.load()
         self._kept_age = self._remembered.age_seconds
@@ -169,6 +172,7 @@ class Agent:
         """End the threads. HAProxy goes on, and so does the lease, until the next agent takes it over; with `leave` this host's
         instances are taken out of the map."""
         self._keep_memory()
+        self._keeping.close()
         if self._reader.heard:
             self._remembered.save(self._reader.world, force=True)
         self._admin.close()
@@ -246,6 +250,7 @@ class Agent:
     def _heard(self, _: World, __: World) -> None:
         self._news_at = self._news_at or self._clock()
         self.wake()
+        self._keeping.changed()
 
     def _local_changed(self) -> None:
         self._keeper.refresh()
@@ -352,6 +357,8 @@ def run(
     """Run the agent in this process until TERM or INT. HAProxy outlives it, unless somebody at the keyboard ends both. With
     `leave` the host's instances are taken out of the map at the end: it does not come back."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # A change takes the loop a dozen short steps; beside a thread that writes a large map each of them would wait for 5 ms.
+    sys.setswitchinterval(0.0005)
     agent = Agent(settings, external=external)
     by_hand = threading.Event()
 

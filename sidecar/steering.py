@@ -19,6 +19,7 @@ from sidecar.ejection import Ejections
 from sidecar.events import Event
 from sidecar.facts import Refusal
 from sidecar.fields import check_route
+from sidecar.filing import Begin, Filing
 from sidecar.layout import Layout, adopt_layout, fresh_layout, lay_out
 from sidecar.model import Plan, Route, State
 from sidecar.proxy import Proxy
@@ -30,9 +31,6 @@ from smartrealm.errors import ConfigurationError, SmartError, Unavailable, Valid
 
 MAPS = Path("maps")
 """Where the maps lie, as HAProxy names them."""
-
-FILE_SECONDS = 0.5
-"""How long after a change the file is written, so that many changes are one write."""
 
 LEAVING_SECONDS = 0.1
 """How often it is looked whether the calls to servers that take no new ones are over."""
@@ -88,6 +86,7 @@ class Steering:
         tokens: Callable[[], Mapping[str, str]] = lambda: _NO_TOKENS,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        begin: Begin | None = None,
     ) -> None:
         self.settings = settings
         self.proxy = proxy
@@ -129,8 +128,7 @@ class Steering:
         self._leaving: Mapping[str, tuple[str, ...]] = {}
         self._draining: tuple[tuple[str, str], ...] = ()
         self._alive_at = self._compare_at = self._count_at = self._reload_at = -1.0
-        self._file_at: float | None = None
-        self._file_seconds = FILE_SECONDS
+        self._filing = Filing(clock=clock, begin=begin)
 
     def begin(self) -> None:
         """Start HAProxy at once from the file that an earlier process has left, if there is one; else the first plan does it."""
@@ -159,7 +157,7 @@ class Steering:
             self._lift_ejections()
             if self._clock() >= self._count_at:
                 self._follow_the_leaving()
-            self._write_when_due()
+            self._filing.begin_when_due(self._writing)
         except Unavailable as error:
             self._lost(error)
             return ALIVE_SECONDS
@@ -297,7 +295,7 @@ class Steering:
         self.counts.changes += len(todo)
         self.known = self.wanted
         self._leaving = _leaving(before, self.wanted, self._leaving)
-        self._file_at = self._file_at or self._clock() + self._file_seconds
+        self._filing.changed()
         if refused:
             now = self._wall_clock()
             for one in refused:
@@ -374,19 +372,15 @@ class Steering:
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
-    def _write_when_due(self) -> None:
-        if self._file_at is None or self._clock() < self._file_at or self.layout is None:
-            return
-        began = self._clock()
-        try:
-            self.proxy.write(self._render(self.wanted, self.layout))
-        except Unavailable as error:
-            self._file_at = self._clock() + 5.0
-            _log.error("HAProxy's file could not be written, trying again: %s", error)
-            return
-        # A thousand services take a while to write: at most a twentieth of the time goes into it.
-        self._file_seconds = max(FILE_SECONDS, 20 * (self._clock() - began))
-        self._file_at = None
+    def _writing(self) -> Callable[[], object]:
+        """What writes the file as it is to be now."""
+        state, layout = self.wanted, self.layout
+        return lambda: None if layout is None else self.proxy.write(self._render(state, layout))
+
+    def _write(self, files: Files) -> None:
+        """Write the file at once, whatever was about to be written."""
+        self._filing.settle()
+        self.proxy.write(files)
 
     def _render(self, state: State, layout: Layout) -> Files:
         return render(state, layout, self.settings, descriptors=descriptors())
@@ -411,15 +405,14 @@ class Steering:
 
     def _write_anew(self, plan: Plan) -> None:
         _, _, files = self._anew(plan)
-        self.proxy.write(files)
-        self._file_at = None
+        self._write(files)
 
     def _reload(self, plan: Plan) -> None:
         assert self.wish is not None
         assert self.layout is not None
         try:
             layout, state, files = self._anew(plan)
-            self.proxy.write(files)
+            self._write(files)
         except SmartError as error:
             self._put_off(error)
             return
@@ -430,7 +423,7 @@ class Steering:
             self.counts.failed_reloads += 1
             self.reload_failure = error.message
             _log.error("HAProxy could not be reloaded and goes on as before: %s", error)
-            self.proxy.write(self._render(self.wanted, self.layout))
+            self._write(self._render(self.wanted, self.layout))
             self._read()
             return
         self.counts.reloads += 1
@@ -453,8 +446,8 @@ class Steering:
 
     def _until_next(self) -> float:
         moments = [self._alive_at, self._compare_at, self._count_at]
-        if self._file_at is not None:
-            moments.append(self._file_at)
+        if self._filing.next_at is not None:
+            moments.append(self._filing.next_at)
         lift_at = self.ejections.next_at(self.wanted.backends)
         if lift_at is not None:
             moments.append(lift_at)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -142,6 +143,13 @@ class World:
         return self.inside
 
 
+def at_once(work: Callable[[], float]) -> Future[float]:
+    """In place of another thread."""
+    future: Future[float] = Future()
+    future.set_result(work())
+    return future
+
+
 @dataclass
 class Bench:
     """A steering over a HAProxy in memory."""
@@ -158,7 +166,8 @@ class Bench:
     def another(self, settings: Settings) -> Steering:
         """A steering for the same HAProxy, as the next agent has it."""
         world = cast(Any, self.world)
-        return Steering(settings, world, world, tokens=lambda: self.tokens, clock=self.clock, wall_clock=self.clock)
+        clocks = {"clock": self.clock, "wall_clock": self.clock}
+        return Steering(settings, world, world, tokens=lambda: self.tokens, begin=at_once, **clocks)
 
     def turn(self, plan: Plan, seconds: float = 0.0) -> float:
         self.clock.now += seconds
