@@ -64,11 +64,11 @@ class Control:
     def _why(self, error: Exception) -> str:
         if isinstance(error, FileNotFoundError):
             return (
-                f"No sidecar runs here: there is no {self.path}. `sidecar run` starts one; another one is named with "
-                "SIDECAR_DIR, or with REALM."
+                f"No sidecar runs here: there is no {self.path}. `sidecar up` starts one; one that runs elsewhere is "
+                "named with --realm or REALM, --dir or SIDECAR_DIR."
             )
         if isinstance(error, ConnectionRefusedError):
-            return f"The sidecar does not run: nobody listens at {self.path}. `sidecar run` starts it again."
+            return f"The sidecar does not run: nobody listens at {self.path}. `sidecar up`, or the unit smartservice-sidecar, starts it again."
         if isinstance(error, TimeoutError):
             return f"The sidecar did not answer within {self._seconds:g} s at {self.path}."
         return f"The sidecar did not answer at {self.path} ({type(error).__name__})."

@@ -285,9 +285,10 @@ def _atlas(settings: Settings, environ: Mapping[str, str], clock: Callable[[], f
             after = clock()
     except SmartError as error:
         advice = (
-            "ATLAS_URL and ATLAS_TOKEN are asked as they are here; a sidecar that has a kept map starts all the same."
+            "It was asked with ATLAS_URL and ATLAS_TOKEN of this shell, which need not be those of the sidecar. "
+            "A sidecar that has a kept map starts all the same."
         )
-        yield Finding("wrong", "atlas", f"Atlas ({where}) does not answer: {error.message}", advice)
+        yield Finding("wrong", "atlas", f"Atlas ({where}) gives no map: {error.message}", advice)
         return
     realm = status.get("server", {}).get("realm")
     if realm is not None and realm != settings.realm:

@@ -413,7 +413,9 @@ class Local:
         if after != before:
             self._dirty = True
             level = logging.WARNING if before == "ready" and after != "draining" else logging.INFO
-            _log.log(level, "%s is %s: %s", one.announced.instance.key, after, one.readiness.reason)
+            reason = one.readiness.reason
+            why = "" if reason in ("", f"is {after}") else f": {reason}"
+            _log.log(level, "%s is %s%s", one.announced.instance.key, after, why)
 
     def _show(self) -> None:
         now = self._clock()

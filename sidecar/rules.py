@@ -76,7 +76,13 @@ def judge(
         if ruling.state == "draining":
             return _set(found, "draining", "draining", "ruling", _ruled(ruling, "It is drained"))
     if instance.draining:
-        return _set(found, "draining", "draining", "drain", "It said that it is about to stop.")
+        return _set(
+            found,
+            "draining",
+            "draining",
+            "drain",
+            "It is about to stop, or the checks of its host find that it is not ready or has ended.",
+        )
     if unready:
         return _set(found, "draining", "draining", "check", "The checks of this host find that it is not ready.")
     if found.weight == 0:

@@ -27,14 +27,17 @@ def no_style(text: str, colour: str) -> str:
 
 def status_lines(document: Mapping[str, Any], now: float, style: Style = no_style) -> list[str]:
     """`sidecar status`: the sentence, what to look at, then the facts."""
-    lines = [f"{style(document['state'], COLOURS[document['state']])}  {plain(document['says'])}", ""]
-    for trouble in document["troubles"]:
+    lines = [f"{style(document['state'], COLOURS[document['state']])}  {plain(document['says'])}"]
+    troubles = list(document["troubles"])
+    if troubles and document["says"].startswith(troubles[0]["says"]):  # the first line has told that one
+        lines += _advice(troubles.pop(0))
+    lines.append("")
+    for trouble in troubles:
         lines.append(f"{style(format(trouble['level'], '<6'), COLOURS[trouble['level']])} {plain(trouble['says'])}")
-        if trouble["advice"]:
-            lines.append(f"{'':7}-> {plain(trouble['advice'])}")
+        lines += _advice(trouble)
     if document["more_troubles"]:
         lines.append(f"       and {document['more_troubles']:,} more")
-    if document["troubles"]:
+    if troubles:
         lines.append("")
     lines += [*_who(document, now), *_map(document, now), *_numbers(document), *_where(document)]
     own = document["own"]
@@ -51,6 +54,10 @@ def status_lines(document: Mapping[str, Any], now: float, style: Style = no_styl
         ]
         lines += ["", *table(["own service", "instance", "state", "since", "why"], _plain(rows))]
     return lines
+
+
+def _advice(trouble: Mapping[str, Any]) -> list[str]:
+    return [f"{'':7}-> {plain(trouble['advice'])}"] if trouble["advice"] else []
 
 
 def _who(document: Mapping[str, Any], now: float) -> Iterable[str]:
@@ -75,11 +82,16 @@ def _map(document: Mapping[str, Any], now: float) -> Iterable[str]:
     age = "" if known["age_seconds"] is None else f", {span(known['age_seconds'])} old"
     source = {"atlas": "from Atlas", "disk": "kept on disk", "none": "none yet"}[known["from"]]
     behind = "" if document["position"] == document["wanted"] else f", {document['wanted']} is on its way"
-    yield f"map       {source}{age}; applied: {document['position']}{behind}"
+    yield f"map       {source}{age}; applied: revision {_revision(document['position'])} ({document['position']}){behind}"
     yield (
         f"changes   {document['changes']:,} applied, {document['refusals']['count']:,} refused, "
         f"{document['drift']['count']:,} times put right"
     )
+
+
+def _revision(position: str) -> str:
+    """Of `epoch.revision.presence` the number that `atlas history` tells."""
+    return position.split(".")[-2] if position.count(".") >= 2 else position
 
 
 def _numbers(document: Mapping[str, Any]) -> Iterable[str]:

@@ -83,12 +83,21 @@ def _map(facts: Facts, plan: Plan, now: float) -> Iterator[Trouble]:
     if facts.map_from == "disk":
         says = f"The map is the one that was kept on disk {span(age)} ago: Atlas has not answered since the start{why}."
     elif age > OLD_MAP_SECONDS:
-        says = f"Atlas has not answered for {span(age)}{why}."
+        says = f"Atlas has given no map for {span(age)}{why}."
+    elif facts.map_failure:
+        says = f"Atlas gives no map just now{why}: calls go on as the last one says, which is {span(age)} old."
+        yield Trouble("note", "map", says, since=now - age)
+        return
     else:
         return
     advice = (
         "Calls go on as that map says; nothing is taken out of it meanwhile. `atlas ls` says whether Atlas is back."
     )
+    if "token" in (facts.map_failure or ""):
+        advice = (
+            "Calls go on as that map says. Is the map still the right one (`atlas ls`, `atlas history`)? Then a new token: "
+            f"`atlas token create host {plain(facts.host)}`, into ATLAS_TOKEN, and start the agent again."
+        )
     yield Trouble("risky", "map", says, advice, since=now - age)
 
 

@@ -16,7 +16,7 @@ from sidecar.wording import count, moment, plain, since, some, span
 DECIDED_BY: Mapping[str, str] = {
     "map": "the map",
     "ruling": "an operator's word",
-    "drain": "the instance itself, which is about to stop",
+    "drain": "its own host, which takes it out of the calls",
     "weight": "its weight",
     "version": "the version policy or the split of the service",
     "zone": "the zone rule: near instances first",
@@ -31,7 +31,7 @@ DECIDED_BY: Mapping[str, str] = {
 STANDING: Mapping[str, str] = {
     "in": "takes calls",
     "backup": "takes calls when none of the nearer ones can",
-    "draining": "ends what it has, and takes no new calls",
+    "draining": "drains (no new calls, while another one takes them)",
     "out": "takes no calls",
     "held": "is gone from the map and called all the same",
     "quarantined": "cannot be routed",
@@ -71,6 +71,9 @@ def explain(service: str, address: str | None, facts: Facts, plan: Plan, now: fl
         document.update(known=False, near=near, says=_unknown_address(service, address, near, everything, own, facts))
     else:
         document["says"] = "; ".join(instance_says(one, now) for one in wanted)
+        document["facts"][:0] = [
+            _own_says(one) for one in own if _fits(one.address, address) and one.state not in ("ready", "draining")
+        ]
     document["instances"] = wanted
     return document
 
@@ -146,6 +149,10 @@ def _route_facts(service: str, facts: Facts, plan: Plan, now: float) -> list[str
         found += _settings_of(route)
     if facts.map_from == "disk":
         found.append(f"The map is the one kept on disk {span(facts.map_age_seconds or 0.0)} ago: Atlas is away.")
+    elif facts.map_failure:
+        found.append(
+            f"The map is {span(facts.map_age_seconds or 0.0)} old, since none comes: {plain(facts.map_failure)}"
+        )
     if facts.position != plan.position:
         waits = f": {facts.pending}" if facts.pending else ""
         found.append(f"HAProxy has the map as of {facts.position}, {plan.position} is on its way{waits}.")

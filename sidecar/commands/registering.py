@@ -54,7 +54,7 @@ def register(
         path = announcements.announce(session.directory, announcement)
     state, says = "announced", ""
     if not announcements.is_carried(session.directory):
-        says = "No sidecar runs here now; one that starts takes it up (`sidecar run`)."
+        says = "No sidecar runs here now; one that starts takes it up (`sidecar up`)."
     elif wait and not session.dry_run:
         state, says = _wait(session, announcement, wait)
     told = (
@@ -74,7 +74,10 @@ def _wait(session: Session, announcement: Announcement, seconds: float) -> tuple
             found = _own(session.control, announcement)
             if found is not None:
                 reason = f": {found['reason']}" if found["reason"] else ""
-                state, says = "announced", f"Its check finds it {found['state']}{reason}."
+                state, says = (
+                    "announced",
+                    f"It is not in the map yet: its check finds it {found['state']}{reason}. It is asked on.",
+                )
             session.tools.sleep(_PAUSE)
     except (Forbidden, Unavailable) as error:
         says = f"Whether it is in the map could not be asked: {error.message}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from sidecar.environment import VARIABLES, option_name
+from sidecar.environment import VARIABLES, Variable, option_name
 from sidecar.settings import Settings
 from sidecar.terminal import Session, Tools
 
@@ -16,10 +17,14 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     """An option for each setting that may be seen on a command line; text, since settings are checked together."""
     for name, variable in reversed(list(VARIABLES.items())):
         if variable.option:
-            metavar = "yes|no" if variable.read.__name__ == "_switch" else "VALUE"
             help_ = f"{variable.help} [{variable.name}]"
-            function = click.option(f"--{option_name(name)}", name, metavar=metavar, help=help_)(function)
+            function = click.option(f"--{option_name(name)}", name, metavar=metavar(variable), help=help_)(function)
     return function
+
+
+def metavar(variable: Variable) -> str:
+    """What stands for the value in the help."""
+    return "yes|no" if variable.read.__name__ == "_switch" else "VALUE"
 
 
 @click.command("run")
@@ -50,7 +55,11 @@ def run(context: click.Context, /, given_directory: str | None, proxy: str | Non
         raise click.UsageError(f"SIDECAR_PROXY is {how!r}: write own or external")
     from sidecar import agent  # Only this command needs it.
 
-    agent.run(settings, external=how == "external", leave=leave, started=lambda: click.echo(welcome(settings)))
+    def started() -> None:
+        with suppress(OSError):  # a log on a full disk keeps nobody from serving
+            click.echo(welcome(settings))
+
+    agent.run(settings, external=how == "external", leave=leave, started=started)
 
 
 def welcome(settings: Settings) -> str:

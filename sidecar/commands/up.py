@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sidecar.commands.run import metavar
 from sidecar.environment import VARIABLES, option_name
 from sidecar.settings import Settings
 from sidecar.supervisor import Program
@@ -24,7 +25,7 @@ def _settings(function: Callable[..., None]) -> Callable[..., None]:
     for name, variable in reversed(list(VARIABLES.items())):
         if variable.option and name not in ("directory", "realm"):
             help_ = f"{variable.help} [{variable.name}]"
-            function = click.option(f"--{option_name(name)}", name, metavar="VALUE", help=help_)(function)
+            function = click.option(f"--{option_name(name)}", name, metavar=metavar(variable), help=help_)(function)
     return function
 
 

@@ -221,7 +221,7 @@ def test_register_says_when_it_is_in_the_map(terminal: Terminal, source: FakeSou
         own = OwnInstance("orders", "10.0.0.7:9000", "not ready", "the connection was refused", NOW)
         source.now_facts = type(WELL)(own=(own,))
         told = terminal("register", "orders", "9000", "--no-health", "--wait", "1").stdout
-        assert "Its check finds it not ready: the connection was refused." in told
+        assert "It is not in the map yet: its check finds it not ready: the connection was refused." in told
         assert "has not taken it up yet" in terminal("register", "new", "9001", "--wait", "1").stdout
         assert terminal.json("register", "new", "9001", "--wait", "0")["state"] == "announced"
 

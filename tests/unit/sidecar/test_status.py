@@ -58,6 +58,7 @@ def test_the_worst_comes_first() -> None:
         (replace(WELL, map_from="none", map_age_seconds=None), ("wrong", "map")),
         (replace(WELL, map_from="disk", map_age_seconds=7200.0), ("risky", "map")),
         (replace(WELL, map_age_seconds=31.0), ("risky", "map")),
+        (replace(WELL, map_failure="nobody answers"), ("note", "map")),
         (replace(WELL, lease_failure="403"), ("risky", "lease")),
         (replace(WELL, tokens_failure="Line 2 of tokens is no token."), ("risky", "tokens")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "not ready", "refused", NOW - 5),)), ("risky", "own")),
@@ -95,6 +96,13 @@ def test_each_trouble_is_told(facts: Facts, expected: tuple[str, str]) -> None:
 def test_what_is_over_or_ordinary_is_no_trouble(facts: Facts) -> None:
     """A map within its rhythm, what happened long ago, an instance that drains, a lease that carries nothing."""
     assert topics(facts) == []
+
+
+def test_a_refused_token_has_an_advice_of_its_own() -> None:
+    """Where Atlas knows the token no more, as after its store was wiped, the next step is a new one for this host."""
+    (found,) = troubles(replace(WELL, map_age_seconds=95.0, map_failure="This token is not known here."), CALM, NOW)
+    assert "Atlas has given no map for 95 s (This token is not known here.)" in found.says
+    assert "`atlas token create host web-1`" in found.advice
 
 
 def test_a_guard_says_what_it_holds_and_how_it_ends() -> None:
@@ -219,7 +227,9 @@ def test_the_terminal_says_the_same() -> None:
     assert lines[0].startswith("wrong  broken is not routed")
     assert any(line.startswith("risky  identity: 2 of 3") for line in lines)
     assert any("-> They come back" in line for line in lines)
-    assert any(line.startswith("map       from Atlas, 95 s old; applied: abc.41.7") for line in lines)
+    assert lines[1] == "       -> `sidecar why broken`; correct it in the map (`atlas show broken`)."
+    assert sum("broken is not routed" in line for line in lines) == 1
+    assert any(line.startswith("map       from Atlas, 95 s old; applied: revision 41 (abc.41.7)") for line in lines)
     assert any("identity     10.0.0.7:8000  ready" in line for line in lines)
 
 

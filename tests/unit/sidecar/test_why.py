@@ -79,6 +79,20 @@ def test_an_own_instance_that_is_not_in_the_map_is_explained_by_its_check() -> N
     assert "announced on this host" in why("identity", "9000", facts=elsewhere)["says"]
 
 
+def test_an_own_instance_that_is_out_is_explained_by_its_check() -> None:
+    """The map says only that it drains; the sidecar of its own host knows why."""
+    own = OwnInstance("identity", "10.0.0.7:8000", "not ready", "its process has ended", NOW - 9)
+    plan = plan_of(service("identity", decision("10.0.0.7:8000", "draining", "drain", "It is about to stop.")))
+    facts = why("identity", "8000", replace(WELL, own=(own,)), plan)["facts"]
+    assert facts[0] == "10.0.0.7:8000 is announced on this host, and is not ready: its process has ended."
+
+
+def test_an_atlas_that_is_away_is_told() -> None:
+    """Whoever asks about one service learns that what he reads may be old."""
+    facts = why("identity", facts=replace(WELL, map_age_seconds=12.0, map_failure="nobody answers"))["facts"]
+    assert "The map is 12 s old, since none comes: nobody answers" in facts
+
+
 def test_a_guard_is_explained() -> None:
     """What it holds, since when, and how to let go."""
     document = why("identity", plan=guarded())
@@ -91,7 +105,10 @@ def test_an_ejection_is_explained() -> None:
     """HAProxy decided, since when, and when it is tried again."""
     ejected = EjectedServer("billing", "10.0.0.7:8080", NOW - 4, NOW + 6, "Layer7 wrong status")
     document = why("billing", "8080", replace(WELL, ejected=(ejected,)))
-    assert "decided by HAProxy, which saw too many bad answers: Layer7 wrong status. It is tried again at" in document["says"]
+    assert (
+        "decided by HAProxy, which saw too many bad answers: Layer7 wrong status. It is tried again at"
+        in document["says"]
+    )
 
 
 def test_no_call_is_told_as_503() -> None:
