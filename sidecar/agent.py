@@ -117,6 +117,7 @@ class Agent:
         )
         self._admin = Admin(self.view)
         self._planned: World | None = None
+        self._accepted = 0
         self._first_plan_at = 0.0
         self._news_at: float | None = None
         self._reported: tuple[object, ...] = ()
@@ -140,11 +141,12 @@ class Agent:
         self._reader.start()
         self._keeping.start()
         self._first_plan_at = self._clock() + FIRST_MAP_SECONDS
-        self._kept = self._remembered.load()
+        kept = self._remembered.load()
         self._kept_age = self._remembered.age_seconds
         with suppress(OSError, ValueError):
             self._planner.restore(json.loads(self._memory_path.read_text()))
-        self._local.inherit(self._carried(self._kept))
+        self._kept = None if kept is None else self._planner.without_held(kept)
+        self._local.inherit(self._carried(kept))
         self._local.start()
         self._keeper.start()
         self._held.start()
@@ -207,6 +209,10 @@ class Agent:
             self._planner.plan(self._kept)  # so that what was routed, and is not in the map any more, counts as lost
         self._plan = self._planner.plan(world, unready=self._local.unready())
         self._planned = world
+        if self._planner.acceptances != self._accepted and self._reader.heard:
+            # Or the map that was kept would bring back, with the next start, what the operator has let go.
+            self._accepted = self._planner.acceptances
+            self._remembered.save(self._planner.with_held(world), force=True, accept=True)
         _tell_what_changed("guard", last.guards, {name: one.says for name, one in self._plan.guards.items()})
         _tell_what_changed("quarantine", last.quarantined, self._plan.quarantined)
         seconds = self._steering.turn(self._plan)

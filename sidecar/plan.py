@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from atlas.world import World
@@ -37,6 +38,8 @@ class Planner:
         self._resolve = resolve
         self._clock = clock
         self._wall_clock = wall_clock
+        self.acceptances = 0
+        """How often the operator's word has let somebody go."""
         self._world: World | None = None
         self._unready: frozenset[tuple[str, str]] = frozenset()
         self._histories: dict[str, History] = {}
@@ -93,6 +96,7 @@ class Planner:
         self._dirty.add(service)
         released = history.watch.release(sorted(history.watch.held))
         history.watch.forgive()
+        self.acceptances += bool(released)
         return released
 
     def remember(self) -> dict[str, Any]:
@@ -106,6 +110,31 @@ class Planner:
         self._histories.update(histories)
         self._names.restore(names)
         self._dirty.update(histories)
+
+    def with_held(self, world: World) -> World:
+        """The map as it is to be kept once somebody was let go: with those that are held on, and without those that are not."""
+        instances, services, rulings = dict(world.instances), dict(world.services), dict(world.rulings)
+        for name in self._held:
+            history = self._histories[name]
+            held = history.watch.held
+            if not held:
+                continue
+            instances[name] = {**{at: one.instance for at, one in held.items()}, **instances.get(name, {})}
+            if history.usable is not None:
+                services.setdefault(name, history.usable)
+            for at, one in held.items():
+                if one.ruling is not None:
+                    rulings.setdefault(f"{name}/{at}", one.ruling)
+        return replace(world, instances=instances, services=services, rulings=rulings)
+
+    def without_held(self, kept: World) -> World:
+        """A map that was kept, without those that `restore` brought back as held: they have been lost since then, not since now."""
+        instances = dict(kept.instances)
+        for name, history in self._histories.items():
+            if history.watch.held and name in instances:
+                known = instances[name].items()
+                instances[name] = {at: one for at, one in known if at not in history.watch.held}
+        return replace(kept, instances=instances)
 
     def _note(self, service: str, address: str, *, silent: bool) -> None:
         history = self._histories.get(service)
@@ -144,10 +173,12 @@ class Planner:
         if history is None:
             history = self._histories[name] = History(name)
         self._names.forget(name)
+        held, accepted = len(history.watch.held), history.watch.accepted
         try:
             history.advance(moment)
         except Exception as error:  # one service may not stop the others, whatever is in its entry
             history.give_up(moment.world, f"{type(error).__name__}: {error}"[:200], moment.today)
+        self.acceptances += history.watch.accepted != accepted and len(history.watch.held) < held
         self._index_held(name, {*history.watch.held, *history.watch.let_go})
         self._due.pop(name, None)
         if history.again_at is not None:

@@ -83,8 +83,6 @@ class View:
     def accept(self, service: str, *, by: str, why: str) -> tuple[str, ...]:
         """Let the instances go that the guard holds; gives their addresses."""
         released = tuple(self._soon(lambda: self._accept(service)).result(ANSWER_SECONDS))
-        if not self._planned().guards and self._reader.heard:
-            self._remembered.save(self._reader.world, force=True, accept=True)
         _log.warning("%s accepts the loss of %d instances of %s: %s", by, len(released), service, why)
         return released
 

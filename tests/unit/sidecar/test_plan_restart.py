@@ -42,6 +42,45 @@ def test_what_is_held_survives_a_restart(kept: str) -> None:
     assert realm.plan().routes == before.routes
 
 
+def test_whom_the_operator_let_go_does_not_come_back_with_a_restart() -> None:
+    """A wiped map, one of two losses accepted, here or in the catalogue: the map that is kept from then on brings back the other."""
+    for here in (True, False):
+        realm, at = realm_of(2)
+        realm.service("orders")
+        realm.start("orders", "10.9.0.1:8000")
+        realm.plan()
+        realm.wipe()
+        assert set(realm.plan().guards) == {"identity", "orders"}
+        if here:
+            assert set(realm.planner.accept("identity")) == set(at)
+        else:
+            realm.service("identity", loss_accepted_at=START + 1)
+        realm.plan()
+        assert realm.planner.acceptances == 1
+        wiped, realm.world = realm.world, realm.planner.with_held(realm.world)
+        realm.restart()
+        realm.world = realm.planner.without_held(realm.world)
+        realm.plan()
+        realm.world = wiped
+        assert set(realm.plan().guards) == {"orders"}
+
+
+def test_what_is_held_was_lost_before_the_restart() -> None:
+    """The age of a hold is that of the loss, however often the agent starts anew."""
+    realm, at = realm_of(2)
+    full = realm.world
+    realm.wipe()
+    since = realm.plan().guards["identity"].since
+    wiped = realm.world
+    realm.pass_time(500)
+    realm.restart()
+    realm.world = realm.planner.without_held(full)
+    realm.plan()
+    realm.world = wiped
+    guard = realm.plan().guards["identity"]
+    assert (guard.since, guard.addresses) == (since, tuple(at))
+
+
 def test_a_restart_opens_no_service_whose_entry_is_broken() -> None:
     """What was last usable of a held service is kept, also when its entry could not be read before the map was wiped."""
     for wiped in (True, False):
