@@ -104,6 +104,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The entry point of the program."""
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, _stop)
     atlas.main(prog_name="atlas")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -90,15 +91,8 @@ def run(
     kept = None
     try:
         with os.fdopen(handle, "ab") as output, path.open("rb") as read:
-            child = subprocess.Popen(
-                ["/bin/sh", "-c", expand(command, instance)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**environ, **variables(instance)},
-                start_new_session=True,
-            )
             lines = _Lines(read, say)
+            child = _start(expand(command, instance), output, {**environ, **variables(instance)})
             try:
                 while child.poll() is None and timer() - begun < seconds:
                     lines.show()
@@ -117,6 +111,27 @@ def run(
     finally:
         if kept is None:
             path.unlink()
+
+
+def _start(command: str, output: BinaryIO, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start it. In a thread of its own: Ctrl-C in the middle of a start would leave a program that nobody knows, and that
+    goes on once its instance takes calls again."""
+    with ThreadPoolExecutor(1) as starter:
+        starting = starter.submit(
+            subprocess.Popen,
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environ,
+            start_new_session=True,
+        )
+        try:
+            return starting.result()
+        except BaseException:
+            if starting.exception() is None:
+                _stop(starting.result())
+            raise
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

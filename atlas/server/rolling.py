@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from atlas.keeper import Keeper
@@ -180,7 +181,8 @@ class Walk:
         """Whether some instance has said from here that it is ready."""
 
     def run(self, places: Sequence[Place]) -> Outcome:
-        """Walk them; never raises for what goes wrong on the way. Ctrl-C and SIGTERM are told and go on."""
+        """Walk them; never raises for what goes wrong on the way. What stops the program itself (Ctrl-C, TERM, HUP, a pipe that
+        nobody reads) is told, and goes on once the instance is settled."""
         service = self._directory.world().services.get(self._orders.service)
         self._path = service.health_path if service is not None else "/healthcheck/ready"
         self._probe(places)
@@ -198,10 +200,10 @@ class Walk:
                 says = error.message if isinstance(error, SmartError) else str(error)
                 says, state = plain(says).rstrip("."), self._settle(address)
                 return Outcome(tuple(rolled), untouched, address, says, state, tuple(self._left))
-            except (KeyboardInterrupt, SystemExit):
-                self._print(
-                    f"stopped at {address}, {self._settle(address)}; untouched: {', '.join(untouched) or 'none'}"
-                )
+            except BaseException:  # Ctrl-C, TERM, HUP; nobody reads what is printed any more
+                told = f"stopped at {address}, {self._settle(address)}; untouched: {', '.join(untouched) or 'none'}"
+                with suppress(OSError):
+                    self._print(told)
                 raise
             if done is not None:
                 rolled.append(done)
@@ -276,13 +278,19 @@ class Walk:
         self._say(f"drained ({waited.seconds:.1f} s{by}), running the command")
 
     def _command(self, instance: Instance) -> None:
-        ran = commanding.run(
-            self._orders.command,
-            instance,
-            seconds=self._orders.command_seconds,
-            say=lambda line: self._say(f"| {plain(line)}"),
-            environ=self._session.environ,
-        )
+        try:
+            ran = commanding.run(
+                self._orders.command,
+                instance,
+                seconds=self._orders.command_seconds,
+                say=lambda line: self._say(f"| {plain(line)}"),
+                environ=self._session.environ,
+            )
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise _Failed(f"the command could not be run: {error.strerror or error}{where}") from None
         if not ran.is_good:
             raise _Failed(ran.told())
 

@@ -52,6 +52,7 @@ EXIT_CODES: Mapping[int, str] = {
     5: "the map cannot be reached; of a write it is not known whether it was made",
     6: "refused: the token is missing, unknown, expired or may not do this",
     7: "the time of --timeout was over; what was awaited is named, what was written stays",
+    129: "stopped because the terminal went away (SIGHUP)",
     130: "stopped by Ctrl-C",
     141: "whoever read the output went away, as in `atlas history | head -1`",
     143: "stopped by SIGTERM",

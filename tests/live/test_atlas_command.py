@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas import Author, Service
+from atlas import Author, Instance, Lease, Service
 from tests.live.atlas_server import PROGRAM, AtlasServer
 from tests.processes import free_port, wait_until
 
@@ -64,6 +64,36 @@ def test_a_command_that_is_ended_cleans_up(server: AtlasServer, tmp_path: Path) 
         child.terminate()
         assert child.wait(10) == 143
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", "SIGTERM", "a pipe that nobody reads"])
+def test_a_roll_that_is_ended_gives_back_what_it_holds(server: AtlasServer, tmp_path: Path, how: str) -> None:
+    """Whichever way it is ended: the command goes no further, and the instance that it drained takes calls again."""
+    for host in ("web-1", "web-2"):
+        server.map.hold(Lease(host, "first", 60.0, (Instance("identity", host, 8010),)))
+    env = {**server.environ, "ATLAS_URL": server.url}
+    begun, over = tmp_path / "begun", tmp_path / "over"
+    command = f"touch {begun}; while :; do echo here; sleep 0.1; done; touch {over}"
+    words = [str(PROGRAM), "roll", "identity", "--command", command]
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        wait_until(begun.exists)
+        if how.startswith("SIG"):
+            child.send_signal(getattr(signal, how))
+        child.stdout.close()
+        assert child.wait(20) in (129, 141, 143)
+    assert not over.exists()
+    assert not server.map.world().rulings
+
+
+def test_a_roll_whose_command_cannot_be_started_gives_back_what_it_holds(server: AtlasServer, tmp_path: Path) -> None:
+    """As with no space left for its output: it says so, with the exit code of a walk that stopped."""
+    for host in ("web-1.example.org", "web-2.example.org"):
+        server.map.hold(Lease(host, "first", 60.0, (Instance("identity", host, 8010),)))
+    ended = run(server, "roll", "identity", "--command", "{instance}" * 12_000)  # more than 128 KiB with the addresses
+    assert ended.returncode == 1, ended.stderr
+    assert "the command could not be run: Argument list too long" in ended.stderr
+    assert not server.map.world().rulings
 
 
 def test_a_reader_that_leaves_is_no_error(server: AtlasServer) -> None:
