@@ -202,7 +202,7 @@ def _agent(settings: Settings, runs: bool) -> Iterator[Finding]:
 
             with suppress(Unavailable, OSError):
                 goes_on = f" HAProxy (process {Runtime(settings.runtime_socket).info().pid}) goes on with what it knew."
-        level, advice = ("wrong", "`sidecar run`, or the unit that does it.") if goes_on else ("good", "")
+        level, advice = ("wrong", "`sidecar up`, or the unit smartservice-sidecar.") if goes_on else ("good", "")
         yield Finding(
             "wrong" if level == "wrong" else "good", "agent", f"No agent runs in {settings.directory}.{goes_on}", advice
         )

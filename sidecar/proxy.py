@@ -28,7 +28,7 @@ from sidecar.master import Master, Processes, is_listened_on
 from sidecar.render import Files
 from sidecar.runtime import Info, Runtime, parse_sessions_of_streams, wait_for
 from sidecar.settings import Settings
-from sidecar.written import Problem, alerts, check_files, problems, write_files
+from sidecar.written import Problem, alerts, check_files, no_program, problems, write_files
 from smartrealm.errors import ConfigurationError, Unavailable
 
 FIRST_WITH_DYNAMIC_BACKENDS = (3, 4)
@@ -56,7 +56,7 @@ def program_version(program: str) -> str:
     try:
         said = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _no_program(program, error) from error
+        raise no_program(program, error) from error
     found = re.search(r"version (\S+)", said)
     if found is None:
         raise ConfigurationError(f"{program} -v does not tell a version of HAProxy: {said[:80]!r}.")
@@ -291,7 +291,7 @@ class Proxy:
                 ),
             )
         except OSError as error:
-            raise _no_program(self.settings.haproxy, error) from error
+            raise no_program(self.settings.haproxy, error) from error
         finally:
             os.close(log)
 
@@ -435,10 +435,3 @@ class Proxy:
 
 def _takes_calls(info: Info) -> bool:
     return not info.stopping
-
-
-def _no_program(program: str, error: BaseException) -> ConfigurationError:
-    return ConfigurationError(
-        f"HAProxy cannot be run as {program!r} ({error}): install it (Debian: apt-get install haproxy), or say where it is "
-        "with --haproxy or SIDECAR_HAPROXY."
-    )

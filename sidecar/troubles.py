@@ -8,7 +8,7 @@ from typing import Literal
 
 from sidecar.facts import Facts
 from sidecar.model import Decision, Guard, Plan, Route
-from sidecar.wording import ago, count, moment, plain, since, some, span
+from sidecar.wording import ago, count, moment, one_line, plain, since, some, span
 
 Level = Literal["wrong", "risky", "note"]
 """wrong: calls fail, or will. risky: something is held together and needs a look. note: worth knowing."""
@@ -59,12 +59,12 @@ def troubles(facts: Facts, plan: Plan, now: float) -> tuple[Trouble, ...]:
 def _proxy(facts: Facts, now: float) -> Iterator[Trouble]:
     if facts.proxy.running:
         return
-    why = f": {plain(facts.proxy.failure)}" if facts.proxy.failure else ""
+    why = f": {one_line(facts.proxy.failure)}" if facts.proxy.failure else ""
     yield Trouble(
         "wrong",
         "proxy",
         f"HAProxy does not run{since(facts.proxy.away_since, now)}, and no call passes through this sidecar{why}.",
-        "`sidecar check` says what is missing. The agent starts HAProxy again and again.",
+        "`sidecar check` says why, and what to do. The agent starts HAProxy again and again.",
         since=facts.proxy.away_since,
     )
 
@@ -193,7 +193,7 @@ def _ejected(facts: Facts, now: float) -> Iterator[Trouble]:
             "risky",
             "ejected",
             f"{one.service} {one.address} is called no more{since(one.since, now)}, since it answered badly{why}. "
-            f"It is tried again {ago(one.until, now) if one.until > now else 'now'}.",
+            f"It is tried again {'in ' + span(one.until - now) if one.until > now else 'now'}.",
             f"Look at its log. To take it out for good: `atlas disable {one.service} {one.address}`.",
             one.service,
             one.since,
@@ -227,7 +227,7 @@ def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
             "risky",
             "refused",
             f"HAProxy refused {count(len(recent), 'command')} of late, the last {ago(last.at, now)}: "
-            f"{plain(last.about)}: {plain(last.says)}",
+            f"{plain(last.about)}: {one_line(last.says)}.",
             "What it knows is compared every half minute and put right; when this goes on: `sidecar reload --why ...`.",
             since=recent[0].at,
         )
@@ -244,7 +244,7 @@ def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
         yield Trouble(
             "risky",
             "reload",
-            f"HAProxy could not be loaded anew and goes on as before: {plain(facts.reloads.failure)}",
+            f"HAProxy could not be loaded anew and goes on as before: {one_line(facts.reloads.failure)}.",
             "`sidecar check` has HAProxy's words; services that are new may have to wait for a reload.",
         )
     if facts.pending:
@@ -253,6 +253,6 @@ def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
         yield Trouble(
             "note",
             "reload",
-            f"Changes wait{since(facts.pending_since, now)}: {plain(facts.pending)}.{when}",
+            f"Changes wait{since(facts.pending_since, now)}: {one_line(facts.pending)}.{when}",
             since=facts.pending_since,
         )

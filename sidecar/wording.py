@@ -15,6 +15,12 @@ def plain(text: object) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
+def one_line(text: object) -> str:
+    """A message of several lines as one sentence: its lines as parts of a list, without the full stop."""
+    parts = [line.strip().removeprefix("- ").rstrip(".") for line in str(text).splitlines()]
+    return plain("; ".join(part for part in parts if part)).replace(":;", ":")
+
+
 def span(seconds: float) -> str:
     """A length of time as a person says it: `12 s`, `5 min`, `3 h 10 min`, `4 days`."""
     seconds = max(0.0, seconds)

@@ -74,6 +74,8 @@ def check_files(files: Files, settings: Settings) -> tuple[Problem, ...]:
                 cwd=directory,
                 check=False,
             )
+        except (FileNotFoundError, PermissionError) as error:
+            raise no_program(settings.haproxy, error) from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConfigurationError(
                 f"HAProxy's files could not be checked with {settings.haproxy!r} -c: {error}"
@@ -82,6 +84,14 @@ def check_files(files: Files, settings: Settings) -> tuple[Problem, ...]:
             return ()
         found = problems(done.stderr, files.config, str(config))
     return found or (Problem("", "; ".join(alerts(done.stderr)) or f"haproxy -c ended with {done.returncode}"),)
+
+
+def no_program(program: str, error: BaseException) -> ConfigurationError:
+    """What to say where HAProxy cannot be run, and what to do."""
+    return ConfigurationError(
+        f"HAProxy cannot be run as {program!r} ({error}): install it (Debian: apt-get install haproxy), or say where it is "
+        "with --haproxy or SIDECAR_HAPROXY."
+    )
 
 
 def alerts(said: str) -> list[str]:

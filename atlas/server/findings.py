@@ -11,6 +11,7 @@ from atlas.model import EVERY_SERVICE, Report
 from atlas.server import standing
 from atlas.server.sidecars import lagging, shares_json
 from atlas.server.terminal import Session
+from atlas.server.waiting import told_uncovered, uncovered
 from atlas.server.wording import count, plain, span
 from atlas.world import World
 from smartrealm.errors import Forbidden, SmartError, Unauthorized, Unavailable
@@ -202,6 +203,13 @@ def _sidecars(facts: Facts) -> Iterator[Finding]:
                 f"{plain(report.host)} calls {count(report.holding, 'instance')} that vanished from the map all at once",
                 "Bring them back; when they are gone for good: atlas accept-loss SERVICE --why TEXT",
             )
+    if reports and (alone := uncovered(facts.world, [one.host for one in reports.values()])):
+        yield Finding(
+            "risky",
+            "sidecars",
+            told_uncovered(alone),
+            "On that host: sidecar status. Where there is to be none, nothing.",
+        )
     if reports and not late:
         yield Finding("good", "sidecars", f"{count(len(reports), 'sidecar')}, all at revision {position.revision}")
 

@@ -68,6 +68,11 @@ LATE = {"id": "web-1", "ttl_seconds": 15.0, "renewed_at": NOW - 44, "overdue": T
             "risky",
             "a calls 3 instances that vanished",
         ),
+        (
+            replace(FACTS, world=World(instances=ONE), reports={"sidecar@a": Report("a", NOW)}),
+            "risky",
+            "1 host has no sidecar (web-1)",
+        ),
         (replace(FACTS, world=SPLIT), "risky", "identity sends 5% of its callers to 1.4"),
         (replace(FACTS, world=SPLIT), "risky", "identity may be called by odrers"),
         (

@@ -98,6 +98,13 @@ def test_what_is_over_or_ordinary_is_no_trouble(facts: Facts) -> None:
     assert topics(facts) == []
 
 
+def test_a_failure_of_several_lines_is_one_sentence() -> None:
+    """HAProxy's words come as a list; on a screen they are parts of the sentence."""
+    failure = "HAProxy refuses the file:\n  - no such ACL.\n  - no such map."
+    (found,) = troubles(replace(WELL, proxy=Proxy("2.6.12", failure=failure)), CALM, NOW)
+    assert found.says.endswith(": HAProxy refuses the file: no such ACL; no such map.")
+
+
 def test_a_refused_token_has_an_advice_of_its_own() -> None:
     """Where Atlas knows the token no more, as after its store was wiped, the next step is a new one for this host."""
     (found,) = troubles(replace(WELL, map_age_seconds=95.0, map_failure="This token is not known here."), CALM, NOW)
