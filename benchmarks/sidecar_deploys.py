@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import atlas
-from atlas.model import Author, Instance, Lease, Service
+from atlas.model import Author
 from benchmarks.measure import Claim
 from tests.balancer import Balancer, Load
+from tests.flaps import flapping
 from tests.hosts import hosts
-from tests.kills import Kills
+from tests.kills import Kills, SmartLoad
 from tests.live.instances import Instance as Served
-from tests.many_instances import ManyInstances
 from tests.processes import wait_until
 from tests.sidecar_realm import BIN, DoorLoad, SidecarRealm
 
@@ -121,23 +120,40 @@ def _stops_without() -> list[int]:
 
 def kill() -> list[Claim]:
     """Twenty times an instance is killed with all its processes, and another one started at another port."""
-    with realm("a", "b") as (town, _):
+    with realm("a", "b") as (town, _), ExitStack() as stack:
         kills = Kills(town)
         kills.begin()
+        smart = [stack.enter_context(SmartLoad(host)) for host in town.hosts]
         with kills.loads():
             for _ in range(KILLS):
                 kills.kill_one()
-        gets, posts = kills.lost("GET"), kills.lost("POST")
-        for told in (*gets, *posts):
-            print(told)
+        good, missed = (sum(counts) for counts in zip(*(load.end() for load in smart), strict=True))
+    gets, posts = kills.lost("GET"), kills.lost("POST")
+    elsewhere = kills.elsewhere([*gets, *posts])
+    for told in (*(one for one in gets), *elsewhere):
+        print(told)
+    halves = [told for told in gets if "IncompleteRead" in told]
     return [
-        Claim(f"GET lost in {KILLS} kills -9", "0", f"{len(gets)} of {kills.good('GET')}", "", not gets),
         Claim(
-            f"POST lost in {KILLS} kills -9",
+            f"GET lost in {KILLS} kills -9, by services (smartclient)",
+            "0",
+            f"{missed} of {good}",
+            "",
+            not missed and good > 0,
+        ),
+        Claim(
+            f"GET lost in {KILLS} kills -9, by clients that repeat nothing",
+            "0",
+            f"{len(gets) - len(halves)} of {kills.good('GET')}",
+            f"answers of which one half had been sent: {len(halves)}",
+            len(gets) == len(halves),
+        ),
+        Claim(
+            f"POST lost in {KILLS} kills -9, by clients that repeat nothing",
             "those in flight there",
-            f"{len(posts)} of {kills.good('POST')}; {len(kills.elsewhere(posts))} were not in flight there",
-            f"in flight there: {kills.in_flight}",
-            not kills.elsewhere(posts),
+            f"{len(posts)} of {kills.good('POST')}; {len(elsewhere)} were not in flight there",
+            f"{len(kills.begun(posts))} were begun, the others waited there; requests of all kinds begun there: {kills.in_flight}",
+            not elsewhere,
         ),
     ]
 
@@ -145,73 +161,20 @@ def kill() -> list[Claim]:
 # -- flapping ----------------------------------------------------------------------------------------------------------
 
 
-class _Changes:
-    """Counts how often the standing of an instance changes, at each host."""
-
-    def __init__(self, town: SidecarRealm, service: str, address: str) -> None:
-        self._town, self._service, self._address = town, service, address
-        self.seen: list[list[tuple[float, str]]] = [[] for _ in town.hosts]
-
-    def look(self) -> None:
-        for seen, host in zip(self.seen, self._town.hosts, strict=True):
-            status, told = host.ask(f"/v1/why/{self._service}/{self._address}")
-            found = told.get("instances", []) if status == 200 else []
-            called = bool(found) and found[0]["standing"] in ("in", "backup", "held")
-            now = "called" if called else "not called"
-            if not seen or seen[-1][1] != now:
-                seen.append((time.monotonic(), now))
-
-    @property
-    def most(self) -> int:
-        """The first look is no change."""
-        return max(len(seen) - 1 for seen in self.seen)
-
-
 def flap() -> list[Claim]:
     """An announced instance whose readiness changes each second, and one that comes into the map and leaves it each second."""
-    with realm("a", "b") as (town, folder), ManyInstances(folder) as instances, ExitStack() as stack:
-        near, _ = town.hosts
-        directory = stack.enter_context(atlas.open(town.atlas_url))
-        for name in ("moody", "fleeting"):
-            directory.put_service(Service(name, owner="town"), by=BY)
-            for number in (1, 2, 3):
-                instances.serve(f"127.3.0.{number}", "moody", "fleeting")
-        instances.serve(near.address, "moody")
-        steady = [Instance("moody", f"127.3.0.{number}", instances.port) for number in (1, 2)]
-        steady += [Instance("fleeting", f"127.3.0.{number}", instances.port) for number in (1, 2)]
-        fleeting = Instance("fleeting", "127.3.0.3", instances.port)
-        directory.hold(Lease("town", "one", 3600.0, tuple(steady)))
-        words = [str(BIN / "sidecar"), "register", "moody", str(instances.port), "--health", "/restless"]
-        near.host.ask(words, env=near.environ())
-        watched = {
-            "readiness": _Changes(town, "moody", f"{near.address}:{instances.port}"),
-            "map": _Changes(town, "fleeting", f"127.3.0.3:{instances.port}"),
-        }
-        town.wait_called("moody", f"127.3.0.1:{instances.port}")
-        loads = [stack.enter_context(DoorLoad(host, "fleeting", pause=0.02)) for host in town.hosts]
-        flaps, end, there = 0, time.monotonic() + FLAP_SECONDS, False
-        while time.monotonic() < end:
-            there = not there
-            flaps += 1
-            held = (*steady, fleeting) if there else tuple(steady)
-            directory.hold(Lease("town", "one", 3600.0, held))
-            until = time.monotonic() + 0.5
-            while time.monotonic() < until:
-                for each in watched.values():
-                    each.look()
-                time.sleep(0.03)
-        reloads = sum(host.ask("/v1/status")[1]["reloads"]["count"] for host in town.hosts)
-        lost = _lost(loads)
-    offered = {"readiness": f"{FLAP_SECONDS:.0f} times", "map": f"{flaps} times"}
+    found = flapping(FLAP_SECONDS)
+    rest = f"{found.reloads} reloads, {len(found.lost)} lost"
+    times = {"readiness": (found.readiness, int(FLAP_SECONDS)), "presence in the map": (found.map, found.flaps)}
     return [
         Claim(
-            f"routing changes while an instance flaps at 1 Hz for {FLAP_SECONDS:.0f} s, in its {how}",
+            f"routing changes while an instance flaps at 1 Hz for {FLAP_SECONDS:.0f} s: its {how}",
             "at most 6, 0 reloads",
-            f"{each.most}, {reloads} reloads, {len(lost)} lost",
-            f"its {how} changed {offered[how]}",
-            each.most <= 6 and not reloads and not lost,
+            f"{changes}, {rest}",
+            f"it changed {flaps} times",
+            changes <= 6 and not found.reloads and not found.lost,
         )
-        for how, each in watched.items()
+        for how, (changes, flaps) in times.items()
     ]
 
 

@@ -9,13 +9,17 @@ kills.lost("GET"), kills.elsewhere(kills.lost("POST"))
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.processes import Child
+from tests.processes import Child, wait_until
 from tests.sidecar_realm import DoorLoad, SidecarHost, SidecarRealm
 
 NOTES = """
@@ -46,6 +50,8 @@ class Kills:
         self._running: list[tuple[SidecarHost, Child]] = []
         self._loads: list[DoorLoad] = []
         self._begun: set[str] = set()
+        self._ended: dict[int, float] = {}
+        """When nobody listened there any more, by port."""
         self.in_flight = 0
         """How many requests the killed ones had begun, and not ended."""
 
@@ -71,7 +77,11 @@ class Kills:
     def kill_one(self) -> None:
         """End all the processes of the oldest instance at once; another one takes its place."""
         host, child = self._running.pop(0)
-        child.stop(how=signal.SIGKILL)
+        port = int(self._realm.addresses[child.pid].rpartition(":")[2])
+        os.killpg(child.pid, signal.SIGKILL)
+        wait_until(lambda: not _listens(host.address, port), what="the end of its processes")
+        self._ended[port] = time.time()
+        child.process.wait(10)
         for load in self._loads:
             load.wait_for(20)
         time.sleep(0.1)
@@ -85,9 +95,14 @@ class Kills:
     def good(self, method: str) -> int:
         return sum(load.good[method] for load in self._loads)
 
+    def begun(self, lost: Sequence[str]) -> list[str]:
+        """Those of the lost requests that a killed instance was working on."""
+        return [told for told in lost if told.split()[-1] in self._begun]
+
     def elsewhere(self, lost: Sequence[str]) -> list[str]:
-        """Those of the lost requests that no killed instance had begun."""
-        return [told for told in lost if told.split()[-1] not in self._begun]
+        """Those that were not in flight to an instance when it was killed: sent when it was no more, or long before."""
+        waiting = [told for told in lost if told not in self.begun(lost)]
+        return [told for told in waiting if not any(0 <= end - _sent_at(told) < 1 for end in self._ended.values())]
 
     def _start(self, host: SidecarHost) -> Child:
         child = host.start_service("identity", NOTES, wait=False)
@@ -100,3 +115,61 @@ class Kills:
         begun = {line[2:] for line in lines if line[0] == "+"} - ended
         self._begun |= begun
         self.in_flight += len(begun)
+
+
+_SMART = """
+import json, signal, threading, time
+import smartclient
+ended, good, lost = threading.Event(), [], []
+signal.signal(signal.SIGTERM, lambda *_: ended.set())
+def work():
+    while not ended.is_set():
+        try:
+            answer = smartclient.get("service://identity/work?seconds=0.02")
+            (good if answer.status_code == 200 else lost).append(answer.status_code)
+        except Exception as error:
+            lost.append(repr(error))
+        time.sleep(0.02)
+threads = [threading.Thread(target=work) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps({"good": len(good), "lost": lost}))
+"""
+
+
+class SmartLoad:
+    """A program of one host that calls `identity` as services do: with smartclient, which finds the sidecar by itself."""
+
+    def __init__(self, host: SidecarHost) -> None:
+        self._host = host
+        self._child: Child | None = None
+
+    def __enter__(self) -> SmartLoad:
+        environ = self._host.environ(SERVICE_NAME="load")
+        output = self._host.folder / "smart.log"
+        self._child = self._host.host.run([sys.executable, "-c", _SMART], output=output, env=environ)
+        return self
+
+    def end(self) -> tuple[int, int]:
+        """How many calls were answered, and how many were lost."""
+        assert self._child is not None
+        self._child.signal(signal.SIGTERM)
+        self._child.process.wait(30)
+        told = json.loads(self._child.text().splitlines()[-1])
+        if told["lost"]:
+            print(*told["lost"], sep="\n")
+        return told["good"], len(told["lost"])
+
+    def __exit__(self, *error: object) -> None:
+        if self._child is not None:
+            self._child.stop(0.1)
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex((host, port)) == 0
+
+
+def _sent_at(told: str) -> float:
+    return float(told.split()[0])

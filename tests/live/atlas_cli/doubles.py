@@ -24,17 +24,24 @@ class Sidecar:
         self.stops_at = 10**9
         self.holding = 0
         self.applied = 0
+        self.epoch = ""
         self._map = atlas.open(runs.url, environ=runs.environ)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def lease(self) -> Lease:
-        report = {"revision": self.applied, "sessions": dict(self.sessions), "holding": self.holding}
+        report = {
+            "revision": self.applied,
+            "epoch": self.epoch,
+            "sessions": dict(self.sessions),
+            "holding": self.holding,
+        }
         return Lease(f"sidecar@{self.host}", "i1", 15.0, report=report)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.applied = min(self._map.world().position.revision, self.stops_at)
+            position = self._map.world().position
+            self.applied, self.epoch = min(position.revision, self.stops_at), position.epoch
             self._map.hold(self.lease())
             self._stop.wait(PAUSE)
 

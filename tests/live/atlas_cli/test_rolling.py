@@ -282,3 +282,14 @@ def test_the_version_stays_out_of_the_command_line(filled: Runs) -> None:
     filled.hold("web-1", Instance("identity", "web-1", 8010, version="$(touch /tmp/no)"))
     steps = filled.json("roll", "identity", "--command", "echo {version}", "--dry-run")["steps"]
     assert steps[0]["command"] == "echo {version}"
+
+
+def test_the_first_word_in_a_realm_is_waited_for_like_any_other(atlas: Runs) -> None:
+    """Instances that are in no catalogue yet: the first ruling makes the catalogue, and the map has another epoch from then on."""
+    with ExitStack() as stack:
+        for host in ("127.0.0.1", "127.0.0.2"):
+            stack.enter_context(Restarted(atlas, host))
+        stack.enter_context(Sidecar(atlas, "web-1"))
+        command = f"touch {atlas.folder}/restart-{{instance}}"
+        text = atlas.ok("roll", "identity", "--command", command, "--drain-timeout", "3s")
+    assert "identity: 2 of 2 instances rolled" in text
