@@ -81,9 +81,8 @@ class Waiting:
     def _look(self, world: World, revision: int, instances: Collection[str]) -> Awaited:
         directory = self._session.directory
         if not world.position.revision:
-            world = (
-                directory.world()
-            )  # A catalogue has its epoch from its first write, which may be the one that is waited for.
+            # A catalogue has its epoch from its first write, which may be the one that is waited for.
+            world = directory.world()
         try:
             reports = directory.reports()
         except NotFound:
