@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import stat
 import tempfile
 import time
@@ -77,6 +78,23 @@ class RememberedWorld:
                 return world
         self.saved_at = None
         return None
+
+    def load_elsewhere(self, seconds: float) -> World | None:
+        """What was known under another URL of the same realm, when that is newer than what `load` gave, and at most this old: the
+        map has moved, or the URL is a mistake. Its instances are where they were."""
+        name = re.compile(rf"{re.escape(self.path.name.rpartition('-')[0])}-[0-9a-f]{{8}}\.json")
+        newest = max(self._wall_clock() - seconds, self.saved_at or 0.0)
+        known = None
+        with suppress(OSError):
+            for path in self.path.parent.iterdir():
+                if path == self.path or not name.fullmatch(path.name):
+                    continue
+                with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, ValidationFailed):
+                    world, saved_at = _parse(*_read(path))
+                    if saved_at > newest:
+                        known, newest, self.saved_at = world, saved_at, saved_at
+                        _log.warning("what was known of the map under another URL is newer, and is gone by: %s", path)
+        return known
 
     def save(self, world: World, *, force: bool = False, accept: bool = False) -> bool:
         """Keep this world, unless somebody has kept one a moment ago; gives whether it was. `force`: however short ago

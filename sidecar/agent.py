@@ -142,6 +142,8 @@ class Agent:
         self._keeping.start()
         self._first_plan_at = self._clock() + FIRST_MAP_SECONDS
         kept = self._remembered.load()
+        # An ATLAS_URL that is forgotten or mistyped leads to another map, as empty as one that was wiped.
+        kept = self._remembered.load_elsewhere(KEPT_COUNTS_SECONDS) or kept
         self._kept_age = self._remembered.age_seconds
         with suppress(OSError, ValueError):
             self._planner.restore(json.loads(self._memory_path.read_text()))

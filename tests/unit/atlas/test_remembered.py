@@ -47,6 +47,25 @@ def test_services_and_instances_are_kept_and_nothing_secret(tmp_path: Path) -> N
     assert kept.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_was_known_under_another_url_is_there(tmp_path: Path) -> None:
+    """The URL is another one since a minute: what was known before is found, for a while, and nothing of another realm."""
+    now = [1000.0]
+    kept_in(tmp_path, now).save(WORLD)
+    now[0] += 60
+    moved = RememberedWorld(tmp_path, url="http://elsewhere", realm="testing", wall_clock=lambda: now[0])
+    assert moved.load() is None
+    found = moved.load_elsewhere(3600)
+    assert found is not None
+    assert (found.instances, moved.age_seconds) == (WORLD.instances, 60)
+    assert kept_in(tmp_path, now).load_elsewhere(3600) is None
+    assert RememberedWorld(tmp_path, url="u", realm="test", wall_clock=lambda: now[0]).load_elsewhere(3600) is None
+    moved.save(World(position=Position("f", 1, 1)), force=True)
+    assert moved.load() is not None
+    assert moved.load_elsewhere(3600) is None
+    now[0] += 3600
+    assert RememberedWorld(tmp_path, url="v", realm="testing", wall_clock=lambda: now[0]).load_elsewhere(3600) is None
+
+
 def test_all_processes_of_a_host_write_one_copy_now_and_then(tmp_path: Path) -> None:
     """A copy that is seconds old is good enough: a busy map does not keep the disk busy."""
     now = [os.times().elapsed]
