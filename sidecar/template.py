@@ -96,9 +96,8 @@ def service() -> list[str]:
         "retries 3",
         "option redispatch 1",
         "retry-on conn-failure empty-response",
-        "http-request disable-l7-retry if { var(txn.once) -m found }",
-        "http-request disable-l7-retry if !{ method GET HEAD PUT DELETE OPTIONS TRACE }"
-        " !{ req.fhdr(Idempotency-Key) -m found }",
+        "http-request disable-l7-retry if { var(txn.service),map_str(maps/once.map) -m found }"
+        " || !{ method GET HEAD PUT DELETE OPTIONS TRACE } !{ req.fhdr(Idempotency-Key) -m found }",
         "http-request set-timeout server var(txn.timeout)",
         "# A caller that leaves takes its request along, and nobody holds that against the instance.",
         "option abortonclose",
@@ -113,32 +112,30 @@ def service() -> list[str]:
 
 
 def calls(*, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: Sequence[str]) -> list[str]:
-    """How a call finds its backend."""
+    """How a call finds its backend. What nearly every call needs comes first, and what few need behind the way out of it."""
+    keys = [*(f"req.fhdr({name})" for name in key_headers), *(f"req.cook({name})" for name in key_cookies)]
     return [
         *_named_service(),
         *_caller(tokens),
-        *_known(),
-        *_allowed(tokens),
-        *_bucket(
-            salt, [*(f"req.fhdr({name})" for name in key_headers), *(f"req.cook({name})" for name in key_cookies)]
-        ),
-        *_sides(),
         *_limits(),
+        *_usual(tokens),
+        *_known(tokens),
+        *_allowed(tokens),
+        *_bucket(salt, keys),
+        *_sides(),
         "",
-        "# 8. Where to.",
-        "use_backend %[var(txn.side)] if { var(txn.side),nbsrv gt 0 } || { var(txn.side) -m found } { stopping }",
+        "# 9. Where to.",
+        "use_backend %[var(txn.backend)] if !{ var(txn.side) -m found }",
+        "use_backend %[var(txn.side)] if { var(txn.side),nbsrv gt 0 } || { stopping }",
         "use_backend %[var(txn.backend)]",
     ]
 
 
 def _named_service() -> Iterator[str]:
-    yield "# 1. Which service is meant. What is no name of a service is forgotten: it is never repeated in an answer."
+    yield "# 1. Which service is meant."
     yield "http-request set-var(txn.service) req.fhdr(Smart-Service) if { req.fhdr_cnt(Smart-Service) eq 1 }"
     yield "http-request set-var(txn.backend) var(txn.service),map_str(maps/routes.map)"
     yield "acl known var(txn.backend) -m found"
-    yield "http-request unset-var(txn.service) if !known !{ var(txn.service) -m reg ^[a-z](-?[a-z0-9])*$ }"
-    yield "http-request unset-var(txn.service) if !known { var(txn.service),length gt 63 }"
-    yield "acl named var(txn.service) -m found"
     yield """http-request set-var-fmt(txn.instance) '"instance":"%[req.fhdr(X-Request-ID)]",'""" + (
         " if { req.fhdr(X-Request-ID) -m reg ^[A-Za-z0-9._:+/=@-]{1,128}$ }"
     )
@@ -151,12 +148,6 @@ def _caller(tokens: bool) -> Iterator[str]:
         digest = "req.fhdr(Smart-Sidecar-Token),sha2(256),hex,lower"
         yield f"http-request set-var(txn.caller) {digest},map_str(maps/tokens.map)"
         yield "acl trusted var(txn.caller) -m found"
-        hint = "send the token of the calling service in Smart-Sidecar-Token."
-        challenge = "WWW-Authenticate Smart-Sidecar-Token hdr Smart-Service unauthorized"
-        said = problem(401, "unauthorized", f"Calls to %s need a token that is known here: {hint}", named=True)
-        yield _returns(401, said, "if !trusted named", challenge)
-        said = problem(401, "unauthorized", f"Calls need a token that is known here: {hint}")
-        yield _returns(401, said, "if !trusted", challenge)
         yield "http-request set-header Smart-Caller %[var(txn.caller)]"
     else:
         yield "# 2. What belongs to this connection stays here, and so does a token for another sidecar."
@@ -164,9 +155,43 @@ def _caller(tokens: bool) -> Iterator[str]:
         yield f"http-request del-header {name}"
 
 
-def _known() -> Iterator[str]:
+def _limits() -> Iterator[str]:
     yield ""
-    yield "# 3. Whether the service is there."
+    yield "# 3. How long it may take: as the map says, and no longer than the caller waits."
+    yield f"http-request set-var(txn.timeout) var(txn.service),map_str_int(maps/timeouts.map,{USUAL_MS})"
+    yield f"http-request set-var(txn.deadline) req.fhdr(Smart-Deadline),add({MARGIN_MS})" + (
+        " if { req.fhdr(Smart-Deadline) -m reg ^[0-9]{1,9}$ }"
+    )
+    yield f"acl late var(txn.deadline),sub({MARGIN_MS}) eq 0"
+    yield "http-request set-var(txn.timeout) var(txn.deadline) if { var(txn.deadline),sub(txn.timeout) lt 0 }"
+
+
+def _usual(tokens: bool) -> Iterator[str]:
+    yield ""
+    yield "# 4. The way out: a service that is there, that everybody may call and that has no split, and a bucket that came"
+    yield "# along. All that follows, to the choice of the backend, is for the other calls."
+    yield "http-request set-var(txn.bucket) req.fhdr(Smart-Bucket),add(0)" + (
+        " if { req.fhdr_cnt(Smart-Bucket) eq 1 } { req.fhdr(Smart-Bucket) -m reg ^(0|[1-9][0-9]{0,3})$ }"
+    )
+    yield "acl placed var(txn.bucket) -m found"
+    yield "acl guarded var(txn.service),map_str(maps/guarded.map) -m found"
+    yield "acl split var(txn.service),map_str(maps/limits-1.map) -m found"
+    yield f"http-request allow if known placed !late !guarded !split{' trusted' if tokens else ''}"
+
+
+def _known(tokens: bool) -> Iterator[str]:
+    yield ""
+    yield "# 5. Whether the service is there. What is no name of a service is forgotten: it is never repeated in an answer."
+    yield "http-request unset-var(txn.service) if !known !{ var(txn.service) -m reg ^[a-z](-?[a-z0-9])*$ }"
+    yield "http-request unset-var(txn.service) if !known { var(txn.service),length gt 63 }"
+    yield "acl named var(txn.service) -m found"
+    if tokens:
+        hint = "send the token of the calling service in Smart-Sidecar-Token."
+        challenge = "WWW-Authenticate Smart-Sidecar-Token hdr Smart-Service unauthorized"
+        said = problem(401, "unauthorized", f"Calls to %s need a token that is known here: {hint}", named=True)
+        yield _returns(401, said, "if !trusted named", challenge)
+        said = problem(401, "unauthorized", f"Calls need a token that is known here: {hint}")
+        yield _returns(401, said, "if !trusted", challenge)
     said = problem(400, "bad-request", "Name the service that is called in one header Smart-Service.")
     yield _returns(400, said, "if !named")
     said = problem(404, "unknown-service", "%s is not registered in this realm.", named=True)
@@ -175,22 +200,19 @@ def _known() -> Iterator[str]:
 
 def _allowed(tokens: bool) -> Iterator[str]:
     yield ""
-    yield "# 4. Whether the caller may call it, where the service has a list of its callers."
-    yield "acl guarded var(txn.service),map_str(maps/guarded.map) -m found"
+    yield "# 6. Whether the caller may call it, where the service has a list of its callers, and whether there is time."
     if not tokens:
         yield "http-request set-var(txn.caller) req.fhdr(Smart-Caller) if guarded"
     yield "acl listed var(txn.service),concat(/,txn.caller),map_str(maps/callers.map) -m found"
     said = problem(403, "forbidden", "The caller is not on the list of those that may call %s.", named=True)
     yield _returns(403, said, "if guarded !listed", "Smart-Service refused")
+    said = problem(504, "deadline-exceeded", "The caller of %s had no time left.", named=True)
+    yield _returns(504, said, "if late")
 
 
 def _bucket(salt: str, keys: Sequence[str]) -> Iterator[str]:
     yield ""
-    yield "# 5. The bucket of the one for whom this is done: as it came, else of the first key there is, else by lot."
-    yield "http-request set-var(txn.bucket) req.fhdr(Smart-Bucket),add(0)" + (
-        " if { req.fhdr_cnt(Smart-Bucket) eq 1 } { req.fhdr(Smart-Bucket) -m reg ^(0|[1-9][0-9]{0,3})$ }"
-    )
-    yield "acl placed var(txn.bucket) -m found"
+    yield "# 7. The bucket of the one for whom this is done: as it came, else of the first key there is, else by lot."
     yield "http-request set-var(txn.new) bool(true) if !placed"
     for number, key in enumerate(keys):
         condition = "!placed" if number == 0 else "!placed !{ var(txn.key),length gt 0 }"
@@ -205,7 +227,8 @@ def _bucket(salt: str, keys: Sequence[str]) -> Iterator[str]:
 
 def _sides() -> Iterator[str]:
     yield ""
-    yield "# 6. The side of a split: the first whose limit is above the bucket; so the first is looked at last."
+    yield "# 8. The side of a split: the first whose limit is above the bucket; so the first is looked at last."
+    yield "http-request allow if !split"
     for number in (1, 2, 3):
         condition = "" if number == 1 else f" if {{ var(txn.limit{number - 1}) -m found }}"
         yield f"http-request set-var(txn.limit{number}) var(txn.service),map_str_int(maps/limits-{number}.map){condition}"
@@ -213,17 +236,3 @@ def _sides() -> Iterator[str]:
         yield f"http-request set-var(txn.side) var(txn.service),map_str(maps/sides-{number}.map)" + (
             f" if {{ var(txn.bucket),sub(txn.limit{number}) lt 0 }}"
         )
-
-
-def _limits() -> Iterator[str]:
-    yield ""
-    yield "# 7. How long it may take, and whether it may be repeated: as the map says, and no longer than the caller waits."
-    yield f"http-request set-var(txn.timeout) var(txn.service),map_str_int(maps/timeouts.map,{USUAL_MS})"
-    yield "http-request set-var(txn.once) var(txn.service),map_str(maps/once.map)"
-    yield "http-request set-var(txn.deadline) req.fhdr(Smart-Deadline),add(0)" + (
-        " if { req.fhdr(Smart-Deadline) -m reg ^[0-9]{1,9}$ }"
-    )
-    said = problem(504, "deadline-exceeded", "The caller of %s had no time left.", named=True)
-    yield _returns(504, said, "if { var(txn.deadline),add(0) eq 0 }")
-    bound = f"var(txn.deadline),add({MARGIN_MS})"
-    yield f"http-request set-var(txn.timeout) {bound} if {{ {bound},sub(txn.timeout) lt 0 }}"
