@@ -50,6 +50,8 @@ class RememberedWorld:
         self.previous = self.path.with_name(f"{self.path.name}.previous")
         self.saved_at: float | None = None
         """Time of day at which what `load` gave was kept; None before that, and when there was nothing."""
+        self.failure = ""
+        """Why the map cannot be kept; empty: the last one was."""
         self._wall_clock = wall_clock
         self._warned: set[str] = set()
         self._reluctant_at = float("-inf")
@@ -108,9 +110,11 @@ class RememberedWorld:
                 return False
             self._write(_content(world, self._wall_clock()))
         except OSError as error:
-            self._warn("disk", f"what is known of the map cannot be kept in {self.path}: {error.strerror}")
+            self.failure = f"what is known of the map cannot be kept in {self.path}: {error.strerror}"
+            self._warn("disk", self.failure)
             return False
         self._warned.clear()
+        self.failure = ""
         return True
 
     def _age_seconds(self) -> float:

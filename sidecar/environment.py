@@ -117,7 +117,7 @@ VARIABLES: Mapping[str, Variable] = {
     "key_headers": Variable("SIDECAR_KEY_HEADERS", _names, "Which headers name the one who is put into a bucket."),
     "key_cookies": Variable("SIDECAR_KEY_COOKIES", _names, "Which cookies do, when no header does."),
     "haproxy": Variable("SIDECAR_HAPROXY", _text, "The program, by name or path."),
-    "spare_backends": Variable("SIDECAR_SPARE_BACKENDS", _whole(0, 100_000), "Kept free for new services; 0: a tenth."),
+    "spare_backends": Variable("SIDECAR_SPARE_BACKENDS", _whole(0, 100_000), "Kept free for new services; 0: a tenth, at least 40."),
     "max_connections": Variable("SIDECAR_MAX_CONNECTIONS", _whole(10, 10_000_000), "HAProxy's limit."),
     "reload_seconds": Variable("SIDECAR_RELOAD_SECONDS", _seconds(0, 86_400), "The least time between two reloads."),
     "compare_seconds": Variable("SIDECAR_COMPARE_SECONDS", _seconds(0.1, 86_400), "How often HAProxy is compared."),

@@ -143,6 +143,8 @@ class Facts:
     ejected: tuple[EjectedServer, ...] = ()
     ejections: int = 0
     """Counted."""
+    files_failure: str = ""
+    """Why HAProxy's file or the map cannot be written to the disk; empty: they are."""
     tokens_failure: str = ""
     """What is not right about the file that says who may call; empty: nothing."""
     lease_failure: str | None = None

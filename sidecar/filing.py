@@ -30,6 +30,8 @@ class Filing:
     """
 
     def __init__(self, *, clock: Callable[[], float], begin: Begin | None = None) -> None:
+        self.failure = ""
+        """Why the file could not be written; empty: it was."""
         self._clock = clock
         self._begin = begin or ThreadPoolExecutor(1, "sidecar-files").submit
         self._seconds = FILE_SECONDS
@@ -70,9 +72,10 @@ class Filing:
         try:
             work()
         except Exception as error:
-            what = error if isinstance(error, SmartError) else f"{type(error).__name__}: {error}"
-            _log.error("HAProxy's file could not be written, trying again: %s", what)
+            self.failure = error.message if isinstance(error, SmartError) else f"{type(error).__name__}: {error}"
+            _log.error("HAProxy's file could not be written, trying again: %s", self.failure)
             return self._clock() + AGAIN_SECONDS
+        self.failure = ""
         # At most a twentieth of the time goes into it.
         self._seconds = max(FILE_SECONDS, 20 * (self._clock() - began))
         return 0.0

@@ -53,6 +53,8 @@ def _state(facts: Facts, plan: Plan, now: float) -> Iterator[str]:
     yield from _family("sidecar_own_instances", "gauge", "Instances of this host, by its own checks.", own)
     help_ = "1 while the lease of this host cannot be renewed."
     yield from _one("sidecar_lease_failing", "gauge", help_, facts.lease_failure is not None)
+    help_ = "1 while HAProxy's file or the map cannot be written to the disk."
+    yield from _one("sidecar_files_failing", "gauge", help_, bool(facts.files_failure))
     yield from _one("sidecar_changes_pending", "gauge", "1 while changes wait for a reload.", bool(facts.pending))
 
 

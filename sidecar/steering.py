@@ -139,6 +139,11 @@ class Steering:
             except SmartError as error:
                 _log.warning("HAProxy could not be started from the file that is there: %s", error)
 
+    @property
+    def files_failure(self) -> str:
+        """Why HAProxy's file could not be written; empty: it was."""
+        return self._filing.failure
+
     def turn(self, plan: Plan | None) -> float:
         """Do what is due for this plan; gives the seconds until something is due again."""
         if plan is None:

@@ -151,6 +151,7 @@ class View:
             unusable=dict(self._local.problems()),
             ejected=self._ejected(),
             ejections=steering.counts.ejections,
+            files_failure="; ".join(filter(None, (steering.files_failure, self._remembered.failure))),
             tokens_failure=self._tokens.trouble,
             lease_failure=self._keeper.failure,
             apply_seconds=self.apply.histogram(),

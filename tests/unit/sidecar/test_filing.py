@@ -67,11 +67,13 @@ def test_a_write_that_fails_is_tried_again() -> None:
     later.now += FILE_SECONDS
     filing.begin_when_due(lambda: refuse)
     later.end()
+    assert filing.failure == "no room"
     filing.begin_when_due(lambda: lambda: written.append("too early"))
     later.now += AGAIN_SECONDS
     filing.begin_when_due(lambda: lambda: written.append("again"))
     later.end()
     assert written == ["again"]
+    assert filing.failure == ""
 
 
 def test_who_writes_himself_waits_for_the_one_that_writes() -> None:
