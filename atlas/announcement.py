@@ -270,8 +270,9 @@ class Carrier:
                 pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
                 raise Conflict(f"The sidecar with pid {pid} runs in {self._directory} already: stop it first.")
             os.fchmod(descriptor, 0o644)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{self._pid()}\n".encode(), 0)
+            with suppress(OSError):  # on a full disk it is the agent all the same: its pid is for people
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{self._pid()}\n".encode(), 0)
         except BaseException:
             os.close(descriptor)
             raise
@@ -279,8 +280,15 @@ class Carrier:
         return self
 
     def tell(self, sidecar: Sidecar) -> None:
-        """Say how services are called from now on. Raises what `announce` raises."""
-        _write(self._directory / SIDECAR, asdict(replace(sidecar, pid=sidecar.pid or self._pid())), "said")
+        """Say how services are called from now on. Raises what `announce` raises, unless the agent before said the same
+        and the disk refuses to have it said anew: a full disk keeps no agent from coming back."""
+        told = replace(sidecar, pid=sidecar.pid or self._pid())
+        try:
+            _write(self._directory / SIDECAR, asdict(told), "said")
+        except Unavailable:
+            before = read_sidecar(self._directory)
+            if before is None or replace(before, pid=told.pid) != told:
+                raise
 
     def close(self, *, leave: bool = False) -> None:
         """Let go. With `leave` nothing is called through this directory any more: `sidecar.json` goes, too."""

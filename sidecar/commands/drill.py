@@ -35,6 +35,7 @@ def _refused(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--service", "services", multiple=True, metavar="NAME", help="Only this service; repeatable."),
         click.option("--seconds", type=float, help="How long a fault lasts, at most 60.  [default: 5; with --own 2]"),
         click.option("--for", "total", type=click.FloatRange(1, 7200), default=600.0, show_default=True, help="Seconds after which no fault begins."),
+        click.option("--recover", type=click.FloatRange(0, 600), default=0.0, metavar="SECONDS", help="Wait at most so long until all is as before.  [default: 10 to 40, by fault]"),
         click.option("--path", default="", metavar="PATH", help="What is asked for (GET); else the path of the service's health."),
         click.option("--post", default="", metavar="PATH", help="Post to this path, too. Nothing is posted otherwise."),
         click.option("--rate", type=float, default=100.0, show_default=True, help="Calls per second, all services together."),

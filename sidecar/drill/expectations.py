@@ -61,7 +61,7 @@ _ATLAS = (
 )
 _ALONE_ADVICE = "Run a second instance, on another host."
 _HAPROXY = (
-    "HAProxy has to be back within two seconds: run it under systemd with Restart=always and without a long RestartSec "
+    "HAProxy has to be back within five seconds: run it under systemd with Restart=always and without a long RestartSec "
     "(`sidecar units`), or under `sidecar up`."
 )
 _KILLED = (
@@ -87,17 +87,19 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ),
     ("slow", "haproxy"): Rule("Calls of this host take longer, and are answered.", advice="Look at `sidecar status`."),
     ("kill", "haproxy"): Rule(
-        "Calls of this host fail until it is back, within two seconds; smartclient calls the instances directly meanwhile.",
+        "Calls of this host fail until it is back, within a few seconds; smartclient calls the instances directly meanwhile.",
         advice=_HAPROXY,
         lost_get=None,
         lost_post=None,
+        gap_seconds=5.0,
         recovers_seconds=10.0,
     ),
     ("crash", "haproxy"): Rule(
-        "A crashed worker takes its master along; calls of this host fail until it is back, within two seconds.",
+        "A crashed worker takes its master along; calls of this host fail until it is back, within a few seconds.",
         advice=_HAPROXY,
         lost_get=None,
         lost_post=None,
+        gap_seconds=5.0,
         recovers_seconds=10.0,
     ),
     ("freeze", "atlas"): Rule(_HELD, advice=_ATLAS),

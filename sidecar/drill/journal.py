@@ -237,7 +237,8 @@ def undo_all(path: Path, *, late: float | None = None) -> tuple[int, int]:
             if is_of_now or isinstance(undo, Remove):
                 undo.run()
             with path.open("ab") as file:
-                file.write(json.dumps({"done": number}).encode() + b"\n")
+                # A line of its own, also behind one that was cut off.
+                file.write(b"\n" + json.dumps({"done": number}).encode() + b"\n")
             done += 1
         except (OSError, ValueError):
             failed += 1

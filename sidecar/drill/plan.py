@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.drill.expectations import FAULTS, Rule, rule_of
 from sidecar.drill.load import Traffic
@@ -31,6 +31,8 @@ class Wish:
     """`freeze`, `kill:agent`, `flap:identity`; empty: everything."""
     skip: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    recover: float = 0.0
+    """At most so long it is waited until all is as before; 0: as each fault has it."""
     path: str = ""
     post: str = ""
     rate: float = 100.0
@@ -217,6 +219,8 @@ def _seconds(rule: Rule, target: Target, scene: Scene, wish: Wish) -> float:
 def _step(fault: str, target: Target, scene: Scene, wish: Wish) -> Step:
     rule = rule_of(fault, target.kind)
     assert rule is not None
+    if wish.recover:
+        rule = replace(rule, recovers_seconds=wish.recover)
     alone = bool(target.service) and scene.services[target.service].instances < 2
     return Step(fault, target, _seconds(rule, target, scene, wish), rule, alone)
 

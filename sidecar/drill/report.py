@@ -8,7 +8,7 @@ from typing import Any
 from sidecar.drill.expectations import FAULTS, UNDONE
 from sidecar.drill.judge import Row
 from sidecar.drill.plan import DrillPlan, Step
-from sidecar.wording import count, plain, some, span, table
+from smartrealm.wording import count, plain, some, span, table
 
 _TITLES = ("fault", "target", "seconds", "calls", "lost GET", "lost POST", "gap ms", "back after ms", "verdict")
 _NUMBERS = _TITLES[2:8]
