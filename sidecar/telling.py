@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sidecar.wording import ago, count, moment, plain, span, table
+from smartrealm.wording import ago, count, moment, plain, span, table
 
 Style = Callable[[str, str], str]
 """Text and the name of a colour; gives the text as it is where there are no colours."""

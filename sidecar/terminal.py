@@ -22,7 +22,6 @@ import click
 
 from sidecar.control import Control
 from sidecar.settings import Settings
-from sidecar.wording import plain
 from smartrealm.errors import (
     BadRequest,
     ConfigurationError,
@@ -36,6 +35,7 @@ from smartrealm.errors import (
 )
 from smartrealm.names import Realm
 from smartrealm.places import sidecar_directory
+from smartrealm.wording import plain
 
 EXIT_CODES: Mapping[int, str] = {
     0: "done",

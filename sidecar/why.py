@@ -11,7 +11,7 @@ from sidecar.facts import Facts, OwnInstance
 from sidecar.model import Decision, Plan, Route
 from sidecar.status import instance_document, service_document
 from sidecar.troubles import guard_advice, guard_says, takes_calls
-from sidecar.wording import count, moment, plain, since, some, span
+from smartrealm.wording import count, moment, plain, since, some, span
 
 DECIDED_BY: Mapping[str, str] = {
     "map": "the map",

@@ -12,11 +12,11 @@ from atlas.server import standing
 from atlas.server.sidecars import lagging, shares_json
 from atlas.server.terminal import Session
 from atlas.server.waiting import told_uncovered, uncovered
-from atlas.server.wording import count, plain, span
 from atlas.world import World
 from smartrealm.errors import Forbidden, SmartError, Unauthorized, Unavailable
 from smartrealm.findings import Finding, worst_first
 from smartrealm.names import LOCAL
+from smartrealm.wording import count, plain, span
 
 _SLOW_SECONDS = 0.5
 _CLOCK_SECONDS = 5.0

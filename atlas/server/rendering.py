@@ -12,8 +12,9 @@ import click
 
 from atlas.model import EVERY_SERVICE, Change, Lease, Override, Report, Ruling, Service
 from atlas.server.sidecars import calls_under_way, shares_json, shares_table, sidecars_json, sidecars_told
-from atlas.server.wording import HIDDEN, ago, change_line, count, moment, one_line, plain, span, table, value_text
+from atlas.server.wording import HIDDEN, change_line, one_line, table, value_text
 from atlas.world import Place, World
+from smartrealm.wording import ago, count, moment, plain, span
 
 _COLOURS = {"enabled": "green", "draining": "yellow", "disabled": "red"}
 

@@ -17,9 +17,10 @@ from atlas.model import Author, Instance, Lease, Ruling
 from atlas.server import commanding, readiness, standing
 from atlas.server.terminal import Session
 from atlas.server.waiting import Waiting, limit_text
-from atlas.server.wording import count, one_line, plain, span
+from atlas.server.wording import one_line
 from atlas.world import Delta, Place, World
 from smartrealm.errors import Conflict, SmartError, Unavailable
+from smartrealm.wording import count, plain, span
 
 REASON = "atlas roll"
 """How the reason of a ruling begins that a walk makes: what one has left drained is walked, and enabled, by the next one."""

@@ -10,9 +10,10 @@ import click
 
 from atlas.model import Report, Service
 from atlas.reports import host_of, is_sidecar
-from atlas.server.wording import count, plain, span, table
+from atlas.server.wording import table
 from atlas.splits import BUCKETS, Share, parse_split, share_for
 from atlas.world import Place, Position, World
+from smartrealm.wording import count, plain, span
 
 _MOST_NAMED = 8
 

@@ -283,7 +283,7 @@ class Session:
 
 def unknown_service(world: World, service: str, realm: str) -> NotFound:
     """`identiy is not registered in realm local; did you mean identity?`"""
-    from atlas.server.wording import plain
+    from smartrealm.wording import plain
 
     near = world.near(service)
     told = f"{plain(service)} is not registered in realm {realm}"
@@ -401,7 +401,7 @@ class AtlasGroup(click.Group):
 
 
 def _told(message: str, code: int, as_json: bool, name: str = "internal") -> int:
-    from atlas.server.wording import plain
+    from smartrealm.wording import plain
 
     shown = "\n".join(plain(line) for line in message.splitlines())
     try:

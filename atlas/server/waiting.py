@@ -12,9 +12,9 @@ from atlas.reports import host_of, is_sidecar
 from atlas.server import standing
 from atlas.server.sidecars import Awaited, look
 from atlas.server.terminal import Session
-from atlas.server.wording import count, plain, span
 from atlas.world import World
 from smartrealm.errors import NotFound, Unavailable
+from smartrealm.wording import count, plain, span
 
 FIRST_PAUSE_SECONDS, POLL_SECONDS = 0.02, 0.1
 """Between two looks at the reports: doubling, since most sidecars follow at once."""

@@ -9,9 +9,10 @@ from typing import Any
 from atlas.directory import Directory
 from atlas.model import Change, Edit
 from atlas.server.terminal import Session
-from atlas.server.wording import change_json, edit_json, edit_text, moment, one_line, plain
+from atlas.server.wording import change_json, edit_json, edit_text, one_line
 from atlas.world import Delta, World
 from smartrealm.errors import Forbidden, Unavailable
+from smartrealm.wording import moment, plain
 
 _PRESENCE = ("instance", "lease")
 _PAUSE_SECONDS = 1.0

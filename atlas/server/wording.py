@@ -1,30 +1,25 @@
-"""How the map is told in words: values, ages, edits, changes, tables. Pure: no terminal, no clock of its own."""
+"""How the map is told in words: values, edits, changes, tables. Pure: no terminal, no clock of its own."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from atlas.model import Change, Edit
+from smartrealm import wording
 from smartrealm.errors import ValidationFailed
+from smartrealm.wording import ago, count, moment, plain
 
 HIDDEN = "(secret)"
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]|[\n\t]")
 
 _LONGEST_VALUE = 80
-
-
-def plain(text: object) -> str:
-    """The text on one line, without anything by which it could steer a terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
 def one_line(text: str) -> str:
@@ -84,50 +79,10 @@ def parse_span(text: str) -> float:
     return seconds
 
 
-def span(seconds: float) -> str:
-    """A length of time as a person says it: `12 s`, `5 min`, `3 h 10 min`, `4 days`."""
-    seconds = max(0.0, seconds)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{round(seconds / 86400)} days"
-
-
-def ago(at: float, now: float) -> str:
-    return "just now" if abs(now - at) < 1 else f"{span(now - at)} ago" if at <= now else f"in {span(at - now)}"
-
-
-def moment(at: float, now: float) -> str:
-    """A time of day in the local zone; with the date where it is not today."""
-    there, here = time.localtime(at), time.localtime(now)
-    return time.strftime("%H:%M:%S" if there[:3] == here[:3] else "%Y-%m-%d %H:%M", there)
-
-
-def count(number: int, singular: str, plural: str = "") -> str:
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
-
-
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = ()) -> list[str]:
-    """Lines with aligned columns; columns named in `right` stand at the right edge. Styled cells are measured bare."""
-    cells = [list(titles), *(list(row) for row in rows)]
-    widths = [max(len(click.unstyle(row[column])) for row in cells) for column in range(len(titles))]
-    to_right = [title in right for title in titles]
-    lines = []
-    for row in cells:
-        padded = [
-            (" " * (width - len(click.unstyle(cell))) + cell)
-            if rightward
-            else cell + " " * (width - len(click.unstyle(cell)))
-            for cell, width, rightward in zip(row, widths, to_right, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    lines[0] = click.style(lines[0], dim=True)
-    return lines
+    """Lines with aligned columns under dimmed titles; columns named in `right` stand at the right edge."""
+    first, *others = wording.table(titles, rows, right)
+    return [click.style(first, dim=True), *others]
 
 
 # -- edits and changes -------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import click
 
 from sidecar.telling import COLOURS
 from sidecar.terminal import Session, looks
-from sidecar.wording import plain
 from smartrealm.errors import ConfigurationError
 from smartrealm.findings import Finding
+from smartrealm.wording import plain
 
 
 @click.command("check")

@@ -7,8 +7,8 @@ import difflib
 import click
 
 from sidecar.terminal import Session, acts
-from sidecar.wording import count, some
 from smartrealm.errors import NotFound
+from smartrealm.wording import count, some
 
 
 @click.command("accept")

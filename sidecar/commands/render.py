@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sidecar.terminal import Session, looks
-from sidecar.wording import count, plain
 from smartrealm.errors import ConfigurationError, NotFound, ValidationFailed
+from smartrealm.wording import count, plain
 
 if TYPE_CHECKING:
     from atlas.world import World

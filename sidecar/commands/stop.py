@@ -10,8 +10,8 @@ import click
 
 from atlas import announcement as announcements
 from sidecar.terminal import Session, acts
-from sidecar.wording import span
 from smartrealm.errors import Forbidden, Unavailable
+from smartrealm.wording import span
 
 AGENT_SECONDS = 20.0
 

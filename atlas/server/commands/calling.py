@@ -10,8 +10,8 @@ import click
 from atlas.model import Service
 from atlas.server.sidecars import shares_json, shares_table
 from atlas.server.terminal import Session, writes
-from atlas.server.wording import count, plain
 from atlas.splits import parse_split
+from smartrealm.wording import count, plain
 
 
 @click.command("split", short_help="Send a part of the callers to a version.")

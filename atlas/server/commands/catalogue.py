@@ -10,8 +10,8 @@ import click
 
 from atlas.model import Service
 from atlas.server.terminal import AtlasGroup, Session, writes
-from atlas.server.wording import count, plain
 from smartrealm.errors import Conflict
+from smartrealm.wording import count, plain
 
 
 @click.group("service", cls=AtlasGroup, short_help="Add, change, remove a service.")

@@ -14,10 +14,10 @@ import click
 from atlas.model import Service
 from atlas.opening import default_path, scheme_of
 from atlas.server.terminal import Command, Session, writes
-from atlas.server.wording import plain
 from atlas.stores.sqlite import SqliteStore
 from atlas.world import World
 from smartrealm.errors import Conflict
+from smartrealm.wording import plain
 
 PORTS = range(8000, 9000)
 MANAGEMENT = 1000

@@ -10,8 +10,9 @@ import click
 from atlas.model import EVERY_SERVICE, Override
 from atlas.server.rendering import override_json, override_text
 from atlas.server.terminal import Command, Session, reads, writes
-from atlas.server.wording import ago, kind_of, parse_value, plain, table, value_and_kind
+from atlas.server.wording import kind_of, parse_value, table, value_and_kind
 from smartrealm.errors import Conflict, Forbidden, NotFound
+from smartrealm.wording import ago, plain
 
 
 @click.command("set", cls=Command, short_help="Override a setting.")

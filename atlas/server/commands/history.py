@@ -10,8 +10,9 @@ from atlas.model import EVERY_SERVICE, Kind
 from atlas.server.commands.looking import changes_of
 from atlas.server.commands.places import find
 from atlas.server.terminal import Session, reads, writes
-from atlas.server.wording import change_json, change_lines, count, edit_text
+from atlas.server.wording import change_json, change_lines, edit_text
 from smartrealm.errors import NotFound
+from smartrealm.wording import count
 
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*")
 

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from atlas.server.terminal import AtlasGroup, Session, writes
-from atlas.server.wording import count
 from smartrealm.errors import ValidationFailed
+from smartrealm.wording import count
 
 
 @click.group("keys", cls=AtlasGroup, short_help="Make a key, encrypt secrets anew.")

@@ -14,9 +14,10 @@ from atlas.server.rendering import listing, listing_json, showing, showing_json
 from atlas.server.sidecars import sidecars_json, sidecars_table
 from atlas.server.terminal import Session, reads
 from atlas.server.watching import follow
-from atlas.server.wording import change_json, plain
+from atlas.server.wording import change_json
 from smartrealm.errors import Forbidden, Unavailable
 from smartrealm.findings import Finding
+from smartrealm.wording import plain
 
 _COLOURS = {"wrong": "red", "risky": "yellow", "good": "green"}
 

@@ -15,8 +15,8 @@ from typing import Any, TextIO
 import click
 
 from atlas.server.terminal import Session, reads, writes
-from atlas.server.wording import count
 from smartrealm.errors import ValidationFailed
+from smartrealm.wording import count
 
 _EVERY_SECONDS = 1.0
 

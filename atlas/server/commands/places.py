@@ -12,9 +12,10 @@ import click
 from atlas.model import Ruling, State
 from atlas.server.terminal import Command, Session, writes
 from atlas.server.waiting import Waiting, limit_text, no_sidecars, told_uncovered, uncovered
-from atlas.server.wording import count, moment, one_line, parse_span, plain, span
+from atlas.server.wording import one_line, parse_span
 from atlas.world import World
 from smartrealm.errors import NotFound, ValidationFailed
+from smartrealm.wording import count, moment, plain, span
 
 _FORCE = click.option("--force", is_flag=True, help="Even when no enabled instance of the service is left.")
 _REASON = click.option(

@@ -12,8 +12,9 @@ from atlas.server.commands.places import find
 from atlas.server.rolling import Claim, Orders, Outcome, Route, Walk, check_others, route
 from atlas.server.terminal import Session, writes
 from atlas.server.waiting import no_sidecars
-from atlas.server.wording import count, parse_span, plain, span
+from atlas.server.wording import parse_span
 from smartrealm.errors import NotFound
+from smartrealm.wording import count, plain, span
 
 
 @click.command("roll", short_help="Restart the instances of a service one by one.")

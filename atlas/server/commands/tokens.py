@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from atlas.server.terminal import AtlasGroup, Session, reads, writes
-from atlas.server.wording import ago, moment, parse_span, plain, span, table
+from atlas.server.wording import parse_span, table
 from smartrealm.errors import NotFound
+from smartrealm.wording import ago, moment, plain, span
 
 _ROLES = ("operator", "service", "host", "reader")
 

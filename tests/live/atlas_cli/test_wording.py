@@ -15,13 +15,12 @@ from atlas.server.wording import (
     kind_of,
     parse_span,
     parse_value,
-    plain,
-    span,
     table,
     value_and_kind,
     value_text,
 )
 from smartrealm.errors import ValidationFailed
+from smartrealm.wording import plain, span
 
 
 @pytest.mark.parametrize(
