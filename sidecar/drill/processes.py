@@ -122,6 +122,8 @@ def ignores(pid: int, number: int) -> bool:
 def listeners(port: int) -> tuple[int, ...]:
     """The pids that listen on a TCP port, those that we may look at; parents first."""
     inodes = set(_listening(port))
+    if not inodes:  # looking through the files of every process takes a while
+        return ()
     found = []
     for entry in PROC.iterdir():
         if not entry.name.isdigit():
