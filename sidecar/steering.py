@@ -219,6 +219,12 @@ class Steering:
         self.away_since = self.away_since or self._wall_clock()
         if not self.proxy.external or not self.settings.proxy_config.exists():
             self._write_anew(plan)
+        if self.proxy.external:
+            # Not waited for here: the loop has other things to do, and must be able to end.
+            raise Unavailable(
+                f"HAProxy does not answer on {self.settings.runtime_socket}, and is started by somebody else: see "
+                "`systemctl status` of its unit, or whatever runs `sidecar proxy`."
+            )
         if self.proxy.start():
             self.counts.starts += 1
             _log.info("HAProxy was started")

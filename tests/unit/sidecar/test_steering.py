@@ -426,6 +426,18 @@ def test_a_full_disk_stops_no_change(bench: Bench) -> None:
     assert TWO.name in bench.world.written[-1].config
 
 
+def test_a_haproxy_that_somebody_else_starts_is_not_waited_for(bench: Bench) -> None:
+    """It is away: the loop goes on at once and looks again a moment later, with a file to start from; then it is adopted."""
+    bench.world.external = True
+    bench.world.start = lambda: pytest.fail("it is not ours to start")  # type: ignore[method-assign]
+    assert bench.turn(plan(identity=[ONE])) <= 0.5
+    assert "somebody else" in str(bench.steering.failure)
+    bench.world._load()
+    bench.turn(plan(identity=[ONE, TWO]), 0.5)
+    assert bench.servers("identity") == {ONE.name, TWO.name}
+    assert bench.steering.failure is None
+
+
 def test_what_fails_again_and_again_is_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """HAProxy takes no file at all: the loop goes on, says why in its state, and does not fill the log."""
     bench.world.problems = [Problem("", "no such thing")]
