@@ -79,6 +79,8 @@ def service() -> list[str]:
     return [
         "mode http",
         "balance leastconn",
+        "# All of another zone at once, not the first of them alone.",
+        "option allbackups",
         "timeout connect 1s",
         "timeout queue 1s",
         f"timeout server {USUAL_MS}ms",

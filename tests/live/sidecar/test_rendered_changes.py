@@ -130,6 +130,16 @@ def _usable(servers: tuple[Server, ...]) -> set[int]:
     return {each.port for each in usable if not each.backup} or {each.port for each in usable}
 
 
+def test_the_backups_share_the_calls_that_fall_to_them(instances: dict[str, Instance]) -> None:
+    """Nobody of this zone takes calls any more, by command or for bad answers: all of the others step in, not one of them alone."""
+    one, two, new = (instances[name].port for name in ("one", "two", "new"))
+    near, far = server(one), (server(two, backup=True), server(new, backup=True))
+    with running({"alpha": Route("alpha", (near, *far))}) as proxy:
+        assert proxy.ask("alpha").body["instance"] == "one"
+        proxy.runtime.ask(f"set server alpha/{near.name} state drain")
+        assert {proxy.ask("alpha").body["instance"] for _ in range(10)} == {"two", "new"}
+
+
 @pytest.mark.skipif(not os.environ.get("HAPROXY_NEWER"), reason="HAPROXY_NEWER names no HAProxy of 3.4 or later")
 def test_a_newer_haproxy_takes_new_services_without_spare_backends(instances: dict[str, Instance]) -> None:
     """It makes a backend of the service's own name, and the service is called at once."""
