@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +36,11 @@ class Announcer:
         self._desk = desk
         self._written: Announcement | None = None
         self._failure: str | None = None
+        self._complained = False
 
     def beat(self) -> bool:
         """Write what changed, if this worker speaks for the instance. Gives whether a living agent carries it."""
-        if not os.path.isdir(self._directory / "announce"):  # False, too, where this user may not look
+        if not self._is_met():
             self._written = None
             return False
         from atlas.announcement import is_carried
@@ -49,6 +51,22 @@ class Announcer:
 
     def close(self, *, stopping: bool) -> None:
         """Nothing: the master takes the file away, when the last worker has ended."""
+
+    def _is_met(self) -> bool:
+        """Whether this host has a sidecar that meets its services there. A folder to which this user has no way is told of once."""
+        try:
+            return stat.S_ISDIR(os.stat(self._directory / "announce").st_mode)
+        except PermissionError:
+            if not self._complained and self._desk.is_mine():
+                self._complained = True
+                _log.warning(
+                    "the sidecar of this host cannot be told of this instance: this user may not enter %s; let it join the "
+                    "group of that folder (SupplementaryGroups= in a systemd unit)",
+                    self._directory,
+                )
+        except OSError:
+            pass  # no sidecar here
+        return False
 
     def _tell(self) -> None:
         from atlas.announcement import FOLDER, announce

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -205,6 +206,25 @@ def test_a_folder_that_may_not_be_written_is_told_once(tmp_path: Path, caplog: p
         assert not side.announcer.beat()
     assert [record.message for record in caplog.records if "cannot be told" in record.message] != []
     assert len(caplog.records) == 1
+
+
+def test_a_folder_that_may_not_be_entered_is_told_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A unit that forgot the group of the sidecar is not in the map: its log says so, and it is announced once it may."""
+    side = Side(folder)
+    folder.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # root may enter everything
+    try:
+        with caplog.at_level(logging.WARNING, "smartservice"):
+            assert not side.announcer.beat()
+            assert not side.announcer.beat()
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+    assert len(caplog.records) == 1
+    assert f"this user may not enter {folder}" in caplog.text
+    with Carrier(folder):
+        assert side.announcer.beat()
 
 
 def test_while_the_agent_lives_the_sidecar_registers_the_instance(side: Side) -> None:
