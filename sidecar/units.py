@@ -250,7 +250,8 @@ spec:
             failureThreshold: 60
           resources:
             requests: {cpu: 50m, memory: 96Mi}
-            limits: {memory: 256Mi}
+            # A realm of 1,000 services: 80 MB of HAProxy, twice while it reloads, and 100 MB of the agent.
+            limits: {memory: 384Mi}
           securityContext:
             runAsNonRoot: true
             runAsUser: $uid
