@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Mapping
-from types import FrameType
 
 import click
 
+from atlas.terminal import CONTEXT, end_on, exit_codes_help, version_option
 from sidecar.terminal import EXIT_CODES, Entry, LazyGroup
 
 _HELP = """The sidecar of a host: keeps the local HAProxy in step with the map of the realm, and speaks in the map for the
@@ -23,10 +22,7 @@ Examples:
   sidecar accept identity --why "rack 3 is gone for good"
 
 Which sidecar: --dir DIRECTORY, else SIDECAR_DIR, else that of the realm (--realm, else REALM, else local).
-
-\b
-Exit codes:
-""" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+""" + exit_codes_help(EXIT_CODES)
 
 
 def _in(module: str, help_: str, attribute: str = "") -> Entry:
@@ -63,37 +59,22 @@ class SidecarGroup(LazyGroup):
     }
 
 
-def _version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    if asked and not context.resilient_parsing:
-        from importlib import metadata
-
-        try:
-            click.echo(f"sidecar {metadata.version('smartservice')}")
-        except metadata.PackageNotFoundError:
-            click.echo("sidecar (from a checkout)")
-        context.exit()
-
-
 @click.group(
     "sidecar",
     cls=SidecarGroup,
     help=_HELP,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={**CONTEXT},
 )
 @click.option("--dir", "directory", metavar="DIRECTORY", help="Which sidecar; also after the command.")
 @click.option("--realm", metavar="REALM", help="Which realm; also after the command.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@version_option("sidecar")
 def sidecar(directory: str | None, realm: str | None) -> None:
     """The group; its help is above."""
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """The entry point of the program."""
-    signal.signal(signal.SIGTERM, _stop)
+    end_on(signal.SIGTERM)
     sidecar.main(prog_name="sidecar")
 
 

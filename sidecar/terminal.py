@@ -5,66 +5,35 @@ A command is a function of a Session and of its own arguments. Errors end in one
 
 from __future__ import annotations
 
-import difflib
 import functools
-import getpass
 import importlib
-import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
+from atlas.terminal import ProgramGroup, Screen, login
 from sidecar.control import Control
 from sidecar.settings import Settings
-from smartrealm.errors import (
-    BadRequest,
-    ConfigurationError,
-    Conflict,
-    DeadlineExceeded,
-    Forbidden,
-    NotFound,
-    SmartError,
-    Unauthorized,
-    Unavailable,
-)
 from smartrealm.names import Realm
 from smartrealm.places import sidecar_directory
-from smartrealm.wording import plain
 
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
-    1: "`check` found something wrong, `status --ready` found it not ready, or something happened that nobody foresaw",
+    1: "`check` found something wrong, `status --ready` found it not ready, not everything held in a `drill`, or something happened that nobody foresaw",
     2: "wrong use: an unknown option, a value that cannot be, settings that cannot be used",
     3: "not found: the service, the announcement, what the guard holds",
-    4: "conflict: another sidecar runs there",
+    4: "conflict: another sidecar runs there, another drill is under way",
     5: "the sidecar, or Atlas, cannot be reached",
     6: "refused: this user or this token may not do that",
     130: "stopped by Ctrl-C",
     141: "whoever read the output went away, as in `sidecar status | head -1`",
     143: "stopped by SIGTERM",
 }
-
-_BY_ERROR: Sequence[tuple[type[SmartError], int]] = (
-    (Unauthorized, 6),
-    (Forbidden, 6),
-    (NotFound, 3),
-    (Conflict, 4),
-    (Unavailable, 5),
-    (DeadlineExceeded, 5),
-    (BadRequest, 2),
-    (ConfigurationError, 2),
-)
-
-
-def exit_code(error: SmartError) -> int:
-    """The documented code with which a command ends on this error."""
-    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), 1)
 
 
 @dataclass(frozen=True)
@@ -77,14 +46,13 @@ class Tools:
     control: Callable[[Path], Control] = Control
 
 
-class Session:
+class Session(Screen):
     """One run of a command: where the sidecar is, how it is asked, and the way to print."""
 
     def __init__(self, tools: Tools, *, directory: str | None, realm: str | None, as_json: bool, dry_run: bool) -> None:
+        super().__init__(tools.environ, as_json=as_json)
         self.tools = tools
-        self.environ = tools.environ
         self.now = tools.clock
-        self.as_json = as_json
         self.dry_run = dry_run
         self._directory = directory
         self._realm = realm
@@ -124,31 +92,9 @@ class Session:
     @functools.cached_property
     def author(self) -> str:
         """Who runs this command: ATLAS_AUTHOR, else the name of the login."""
-        name = self.environ.get("ATLAS_AUTHOR", "").strip()
-        if name:
-            return name
-        try:
-            return getpass.getuser()
-        except (OSError, KeyError):  # A user id without a name, as in some containers.
-            return f"uid {os.getuid()}"
+        return login(self.environ)
 
     # -- printing ------------------------------------------------------------------------------------------------------
-
-    @property
-    def _colour(self) -> bool | None:
-        return False if self.environ.get("NO_COLOR") else None
-
-    def print(self, text: str = "") -> None:
-        """A line on stdout."""
-        click.echo(text, color=self._colour)
-
-    def note(self, text: str) -> None:
-        """A line on stderr: progress, a hint."""
-        click.echo(text, err=True, color=self._colour)
-
-    def give(self, document: Any, *, indent: int | None = 2) -> None:
-        """The answer to --json: one document on stdout."""
-        click.echo(json.dumps(document, indent=indent, ensure_ascii=False, default=str))
 
     def done(self, text: str, **facts: Any) -> None:
         """What a command that changes something says at its end."""
@@ -216,8 +162,8 @@ class Entry:
     help: str
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command when it is run, whose errors are one sentence each, and whose exit codes are documented."""
+class LazyGroup(ProgramGroup):
+    """A program that imports a command when it is run."""
 
     sections: Mapping[str, Mapping[str, Entry]] = {}
     """Set by the program: the title of each section, then its commands."""
@@ -245,77 +191,7 @@ class LazyGroup(click.Group):
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in self._entries and not name.startswith("-"):
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
-            ctx.fail(f"there is no command {name!r}{meant}")
-        return super().resolve_command(ctx, args)
-
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
-        arguments = list(sys.argv[1:] if args is None else args)
-        sys.exit(self._run(arguments, {**extra, "standalone_mode": False}))
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            _nobody_reads(sys.stdout)
-            ctx.exit(141)
-
-    def _run(self, arguments: list[str], extra: dict[str, Any]) -> int:
-        as_json = "--json" in arguments
-        try:
-            ended = super().main(arguments, **extra)
-            sys.stdout.flush()
-            return ended if isinstance(ended, int) else 0
-        except SmartError as error:
-            return _told(error.message, exit_code(error), as_json, error.code)
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
-            return 2
-        except click.UsageError as error:
-            path = error.ctx.command_path if error.ctx else "sidecar"
-            text = " ".join(error.format_message().split()).rstrip(".")
-            joint = " See" if text.endswith("?") else "; see"
-            return _told(f"{text}{joint} {path} --help.", 2, as_json, "wrong-use")
-        except click.ClickException as error:
-            return _told(error.format_message(), 2, as_json, "wrong-use")
-        except (click.Abort, KeyboardInterrupt):
-            return 130
-        except BrokenPipeError:
-            _nobody_reads(sys.stdout)
-            return 141
-        except OSError as error:
-            return _told(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1, as_json)
-        except Exception as error:
-            if os.environ.get("SIDECAR_TRACEBACK"):
-                raise
-            return _told(f"{type(error).__name__}, which nobody foresaw; SIDECAR_TRACEBACK=1 shows where.", 1, as_json)
-
 
 def _is_there(module: str) -> bool:
     """Whether this version has the module, found out without importing it."""
     return Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").exists()
-
-
-def _told(message: str, code: int, as_json: bool, name: str = "internal") -> int:
-    shown = "\n".join(plain(line) for line in message.splitlines())
-    try:
-        click.echo(f"sidecar: {shown}", err=True)
-        if as_json:
-            click.echo(json.dumps({"error": {"code": code, "name": name, "message": message}}, ensure_ascii=False))
-    except BrokenPipeError:
-        _nobody_reads(sys.stdout)
-    return code
-
-
-def _nobody_reads(stream: TextIO) -> None:
-    """Whoever read our output went away: what is still buffered has no place to go, and Python must not complain."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):
-        pass

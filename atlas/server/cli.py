@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
-from importlib import metadata
-from types import FrameType
 
 import click
 
@@ -24,6 +21,7 @@ from atlas.server.commands import (
     tokens,
 )
 from atlas.server.terminal import EXIT_CODES, AtlasGroup
+from atlas.terminal import CONTEXT, end_on, exit_codes_help, version_option
 
 _HELP = """The map of a realm: which services exist, where each instance runs, what overrides each has.
 
@@ -40,29 +38,17 @@ Examples:
 
 Which map: --atlas URL, else ATLAS_URL (with ATLAS_TOKEN), else the file that the local realm's services share.
 Who: ATLAS_AUTHOR, else the name of the login; behind `atlas serve` the subject of the token.
-
-\b
-Exit codes:
-""" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-
-
-def _version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    if asked and not context.resilient_parsing:
-        try:
-            click.echo(f"atlas {metadata.version('smartservice')}")
-        except metadata.PackageNotFoundError:
-            click.echo("atlas (from a checkout)")
-        context.exit()
+""" + exit_codes_help(EXIT_CODES)
 
 
 @click.group(
     "atlas",
     cls=AtlasGroup,
     help=_HELP,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={**CONTEXT},
 )
 @click.option("--atlas", "atlas_url", metavar="URL", help="Which map; also after the command.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@version_option("atlas")
 def atlas(atlas_url: str | None) -> None:
     """The group; its help is above."""
 
@@ -97,15 +83,11 @@ for command in (
 catalogue.service.add_command(claiming.claim)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)  # On the way out temporary files are removed.
-
-
 def main() -> None:
     """The entry point of the program."""
-    signal.signal(signal.SIGTERM, _stop)
+    end_on(signal.SIGTERM)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
-        signal.signal(signal.SIGHUP, _stop)
+        end_on(signal.SIGHUP)
     atlas.main(prog_name="atlas")
 
 

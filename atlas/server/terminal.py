@@ -6,20 +6,16 @@ Errors end in one sentence on stderr and a documented exit code.
 
 from __future__ import annotations
 
-import difflib
 import functools
-import getpass
-import json
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -28,20 +24,12 @@ from atlas import opening
 from atlas.directory import Directory
 from atlas.model import Author, Change, Kind, Report
 from atlas.server.rendering import Glance
+from atlas.terminal import ProgramGroup, Screen, login
 from atlas.world import World
-from smartrealm.errors import (
-    BadRequest,
-    ConfigurationError,
-    Conflict,
-    DeadlineExceeded,
-    Forbidden,
-    NotFound,
-    SmartError,
-    Unauthorized,
-    Unavailable,
-)
+from smartrealm.errors import Conflict, Forbidden, NotFound, Unavailable
 from smartrealm.names import Realm
 from smartrealm.redaction import redact_text
+from smartrealm.wording import plain
 
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
@@ -58,23 +46,7 @@ EXIT_CODES: Mapping[int, str] = {
     143: "stopped by SIGTERM",
 }
 
-_BY_ERROR: Sequence[tuple[type[SmartError], int]] = (
-    (Unauthorized, 6),
-    (Forbidden, 6),
-    (NotFound, 3),
-    (Conflict, 4),
-    (Unavailable, 5),
-    (DeadlineExceeded, 5),
-    (BadRequest, 2),
-    (ConfigurationError, 2),
-)
-
 _NUMBER = re.compile(r"-\d+(\.\d+)?([eE][+-]?\d+)?")
-
-
-def exit_code(error: SmartError) -> int:
-    """The documented code with which a command ends on this error."""
-    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), 1)
 
 
 @dataclass(frozen=True)
@@ -88,16 +60,15 @@ class Tools:
     open: Callable[..., Directory] = atlas.open
 
 
-class Session:
+class Session(Screen):
     """One run of a command: the directory, opened when it is first asked for, and the way to print."""
 
     def __init__(self, tools: Tools, *, url: str | None, as_json: bool, why: str = "", dry_run: bool = False) -> None:
-        self.environ = tools.environ
+        super().__init__(tools.environ, as_json=as_json)
         self.clock = tools.clock
         self.timer = tools.timer
         self.sleep = tools.sleep
         self.url = url
-        self.as_json = as_json
         self.dry_run = dry_run
         self.why = why
         self._open = tools.open
@@ -182,13 +153,7 @@ class Session:
 
     def author(self, why: str = "") -> Author:
         """Who runs this command, and why: ATLAS_AUTHOR, else the name of the login."""
-        name = self.environ.get("ATLAS_AUTHOR", "").strip()
-        if not name:
-            try:
-                name = getpass.getuser()
-            except (OSError, KeyError):  # A user id without a name, as in some containers.
-                name = f"uid {os.getuid()}"
-        return Author(name, self.why or why)
+        return Author(login(self.environ), self.why or why)
 
     def glance(self, *, changes: int = 1) -> Glance:
         """The world with what is known about it: overdue leases, the latest changes."""
@@ -240,26 +205,6 @@ class Session:
 
     # -- printing ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _colour(self) -> bool | None:
-        return False if self.environ.get("NO_COLOR") else None
-
-    def say(self, text: str = "") -> None:
-        """A line for people; with --json on stderr, since stdout is for the program."""
-        click.echo(text, err=self.as_json, color=self._colour)
-
-    def note(self, text: str) -> None:
-        """A line on stderr: progress, a hint."""
-        click.echo(text, err=True, color=self._colour)
-
-    def print(self, text: str) -> None:
-        """A line on stdout, whoever reads it."""
-        click.echo(text, color=self._colour)
-
-    def give(self, document: Any, *, indent: int | None = 2) -> None:
-        """The answer to --json: one document on stdout."""
-        click.echo(json.dumps(document, indent=indent, ensure_ascii=False))
-
     def done(self, text: str, revision: int, **facts: Any) -> None:
         """What a writing command says at its end."""
         if self.as_json:
@@ -283,8 +228,6 @@ class Session:
 
 def unknown_service(world: World, service: str, realm: str) -> NotFound:
     """`identiy is not registered in realm local; did you mean identity?`"""
-    from smartrealm.wording import plain
-
     near = world.near(service)
     told = f"{plain(service)} is not registered in realm {realm}"
     if near:
@@ -345,77 +288,7 @@ def _with_session(function: _Function, options: Sequence[Callable[[Any], Any]]) 
     return run
 
 
-class AtlasGroup(click.Group):
-    """A group whose errors are one sentence each, and whose exit codes are documented."""
+class AtlasGroup(ProgramGroup):
+    """The program `atlas`, and the groups inside it."""
 
     command_class = Command
-
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
-        arguments = list(sys.argv[1:] if args is None else args)
-        code = self._run(arguments, {**extra, "standalone_mode": False})
-        sys.exit(code)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
-            ctx.fail(f"there is no command {name!r}{meant}")
-        return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            _nobody_reads(sys.stdout)
-            ctx.exit(141)
-
-    def _run(self, arguments: list[str], extra: dict[str, Any]) -> int:
-        as_json = "--json" in arguments
-        try:
-            ended = super().main(arguments, **extra)
-            sys.stdout.flush()
-            return ended if isinstance(ended, int) else 0
-        except SmartError as error:
-            return _told(error.message, exit_code(error), as_json, error.code)
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
-            return 2
-        except click.UsageError as error:
-            path = error.ctx.command_path if error.ctx else "atlas"
-            text = " ".join(error.format_message().split()).rstrip(".")
-            joint = " See" if text.endswith("?") else "; see"
-            return _told(f"{text}{joint} {path} --help.", 2, as_json, "wrong-use")
-        except click.ClickException as error:
-            return _told(error.format_message(), 2, as_json, "wrong-use")
-        except (click.Abort, KeyboardInterrupt):
-            return 130
-        except OSError as error:
-            return _told(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1, as_json)
-        except Exception as error:
-            if os.environ.get("ATLAS_TRACEBACK"):
-                raise
-            return _told(f"{type(error).__name__}, which nobody foresaw; ATLAS_TRACEBACK=1 shows where.", 1, as_json)
-
-
-def _told(message: str, code: int, as_json: bool, name: str = "internal") -> int:
-    from smartrealm.wording import plain
-
-    shown = "\n".join(plain(line) for line in message.splitlines())
-    try:
-        click.echo(f"atlas: {shown}", err=True)
-        if as_json:
-            click.echo(json.dumps({"error": {"code": code, "name": name, "message": message}}, ensure_ascii=False))
-    except BrokenPipeError:
-        _nobody_reads(sys.stdout)
-    return code
-
-
-def _nobody_reads(stream: TextIO) -> None:
-    """Whoever read our output went away: what is still buffered has no place to go, and Python must not complain."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):
-        pass
