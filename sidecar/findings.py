@@ -23,8 +23,16 @@ from smartrealm.findings import Finding, worst_first
 
 OLDEST_PROXY = (2, 6)
 LEFT_FOR_SERVERS = 500
+LEAST_FREE = 4_000_000
+"""Bytes: a file for a thousand services and a map of ten thousand instances, each beside the one before."""
 CLOCK_SECONDS = 2.0
 """By so much clocks may differ before it is told."""
+
+
+def free_bytes(path: Path) -> int:
+    """How much this user may still write there."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 def examine(
@@ -33,13 +41,14 @@ def examine(
     *,
     connect: bool = True,
     clock: Callable[[], float] = time.time,
+    free_of: Callable[[Path], int] = free_bytes,
     descriptors: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[1],
 ) -> list[Finding]:
     """Everything that can be found out from here, the worst first. Takes a few seconds where something does not answer."""
     runs = announcements.is_carried(settings.directory)
     found = [
         *_program(settings),
-        *_directory(settings),
+        *_directory(settings, free_of),
         *_ports(settings, runs),
         *_descriptors(settings, descriptors()),
         *_config(settings),
@@ -78,7 +87,7 @@ def _program(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _directory(settings: Settings) -> Iterator[Finding]:
+def _directory(settings: Settings, free_of: Callable[[Path], int]) -> Iterator[Finding]:
     for path, name in ((settings.directory, "SIDECAR_DIR"), (settings.state, "SIDECAR_STATE")):
         there = next(one for one in (path, *path.parents) if one.exists())
         if there == path and not path.is_dir():
@@ -90,6 +99,9 @@ def _directory(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "wrong", "directory", f"Everybody may write {path}, and say where calls go.", f"chmod o-w {path}"
             )
+        elif (free := free_of(there)) < LEAST_FREE:
+            says = f"{free / 1e6:.1f} MB are free for {path}, and its files would be written in part or not at all."
+            yield Finding("wrong", "directory", says, f"`df -h {there}`, and make room. Calls go on meanwhile.")
         else:
             yield Finding("good", "directory", f"{path} ({name}){'' if there == path else ' will be made'}.")
 

@@ -253,7 +253,7 @@ def _rows(facts: Facts, plan: Plan, now: float) -> list[dict[str, Any]]:
         "map": f"Atlas answered {span(age or 0.0)} ago, {facts.position} is applied",
     }
     rows = [_row("agent", "pass", well["agent"], facts.started_at, now, groups=("live",), critical=True)]
-    for topic in ("proxy", "map", "guard", "quarantine", "ejected", "lease", "drift", "refused", "reload"):
+    for topic in ("proxy", "map", "guard", "quarantine", "ejected", "lease", "files", "drift", "refused", "reload"):
         found = [one for one in by_topic.get(topic, ()) if one.level != "note"]
         fails = topic in ("proxy", "map") and any(one.level == "wrong" for one in found)
         status = "fail" if fails else "warn" if found else "pass"

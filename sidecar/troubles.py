@@ -31,7 +31,7 @@ class Trouble:
 
     level: Level
     topic: str
-    """proxy, map, lease, tokens, guard, quarantine, ejected, silent (a service that takes no calls), own, refused, drift, reload."""
+    """proxy, map, lease, files, tokens, guard, quarantine, ejected, silent (a service that takes no calls), own, refused, drift, reload."""
     says: str
     advice: str = ""
     """What to do: a command, or a sentence."""
@@ -45,6 +45,7 @@ def troubles(facts: Facts, plan: Plan, now: float) -> tuple[Trouble, ...]:
         *_proxy(facts, now),
         *_map(facts, plan, now),
         *_lease(facts),
+        *_files(facts),
         *_tokens(facts),
         *_guards(plan, now),
         *_quarantine(plan),
@@ -111,6 +112,13 @@ def _lease(facts: Facts) -> Iterator[Trouble]:
         f"{count(len(facts.own), 'instance')}, and Atlas takes them for lost when it ends.",
         "Is Atlas there (`atlas ls`), and is ATLAS_TOKEN one of the role `host` for this host?",
     )
+
+
+def _files(facts: Facts) -> Iterator[Trouble]:
+    if facts.files_failure:
+        says = f"What is known cannot be written to the disk: {one_line(facts.files_failure)}."
+        advice = "`df -h`, and make room. Calls follow the map meanwhile; what starts anew now would begin with an older state."
+        yield Trouble("risky", "files", says, advice)
 
 
 def _tokens(facts: Facts) -> Iterator[Trouble]:

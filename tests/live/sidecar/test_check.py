@@ -73,6 +73,13 @@ def test_directories_that_cannot_be_used(settings: Settings, tmp_path: Path) -> 
     assert "say where calls go" in bad(settings, "directory").says
 
 
+def test_a_disk_without_room(settings: Settings) -> None:
+    """Too little room for the files is told of each directory, before it becomes an outage with the next start."""
+    found = [one for one in examine(settings, {}, connect=False, free_of=lambda path: 9) if one.topic == "directory"]
+    assert [one.level for one in found] == ["wrong", "wrong"]
+    assert all("df -h" in one.advice for one in found)
+
+
 def test_a_port_that_somebody_else_has(settings: Settings) -> None:
     """Named with its variable, and how to find who has it."""
     with socket.socket() as taken:

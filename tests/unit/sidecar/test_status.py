@@ -60,6 +60,7 @@ def test_the_worst_comes_first() -> None:
         (replace(WELL, map_age_seconds=31.0), ("risky", "map")),
         (replace(WELL, map_failure="nobody answers"), ("note", "map")),
         (replace(WELL, lease_failure="403"), ("risky", "lease")),
+        (replace(WELL, files_failure="the disk is full."), ("risky", "files")),
         (replace(WELL, tokens_failure="Line 2 of tokens is no token."), ("risky", "tokens")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "not ready", "refused", NOW - 5),)), ("risky", "own")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "gone", "", NOW - 5),)), ("risky", "own")),
