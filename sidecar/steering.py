@@ -132,7 +132,7 @@ class Steering:
 
     def begin(self) -> None:
         """Start HAProxy at once from the file that an earlier process has left, if there is one; else the first plan does it."""
-        if self.settings.proxy_config.exists():
+        if self.settings.proxy_config.exists() and not self.proxy.external:
             try:
                 if self.proxy.start():
                     self.counts.starts += 1
