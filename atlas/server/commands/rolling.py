@@ -11,7 +11,7 @@ from atlas.server.commanding import expand
 from atlas.server.commands.places import find
 from atlas.server.rolling import Claim, Orders, Outcome, Route, Walk, check_others, route
 from atlas.server.terminal import Session, writes
-from atlas.server.waiting import no_sidecars
+from atlas.server.waiting import no_sidecars, told_uncovered, uncovered
 from atlas.server.wording import parse_span
 from smartrealm.errors import NotFound
 from smartrealm.wording import count, plain, span
@@ -83,6 +83,8 @@ def _begin(session: Session, chosen: Route, service: str) -> None:
         session.say(f"leaving {place.instance.address} alone: {why}")
     if not session.reports:
         session.say(f"There is {no_sidecars(session.realm)}.")
+    elif alone := told_uncovered(uncovered(session.world, (one.host for one in session.reports.values()))):
+        session.say(alone)
 
 
 def _tell_plan(session: Session, orders: Orders, chosen: Route) -> None:

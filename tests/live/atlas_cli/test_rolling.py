@@ -57,6 +57,7 @@ def test_all_are_restarted_one_by_one(realm: Realm) -> None:
     assert seen == [{one}, set(), {two}, set()]
     assert f"[1/2] {realm.first.address} | at 127.0.0.1 on {realm.first.address.rpartition(':')[2]}" in text
     assert f"[2/2] {realm.second.address} is back as version 1.2 and ready" in text
+    assert "2 hosts have no sidecar (127.0.0.1, 127.0.0.2): callers there follow the map themselves" in text
     assert "identity: 2 of 2 instances rolled" in text
     assert "roll@identity" not in realm.runs.map.world().leases
 
