@@ -74,7 +74,8 @@ def plan_document(plan: DrillPlan) -> dict[str, Any]:
 def report_text(rows: Iterable[Row], not_done: Iterable[tuple[str, str]] = ()) -> Iterator[str]:
     """What became of it: the table, a word on each that was not survived, and the answer."""
     found, missed = list(rows), list(grouped(not_done))
-    yield from table(_TITLES, map(_cells, found), right=_NUMBERS)
+    if found:
+        yield from table(_TITLES, map(_cells, found), right=_NUMBERS)
     for row in found:
         if not row.is_good:
             yield ""

@@ -31,6 +31,9 @@ def main(path: Path) -> None:
     while not select.select([0], [], [], LOOK_SECONDS)[0] or os.read(0, 100):
         undo_all(path, late=time.monotonic() - GRACE_SECONDS)
     undo_all(path)
+    end = time.monotonic() + GRACE_SECONDS
+    while is_held(path) and time.monotonic() < end:  # the last of a process that dies: its files are not closed at once
+        time.sleep(0.05)
     with suppress(OSError):
         if not left_of(path) and not is_held(path):
             path.unlink()

@@ -187,7 +187,7 @@ def test_a_realm_that_does_not_survive_is_told(host: dict[str, str]) -> None:
     told = drill(host, "--go", "--only", "kill:identity", "--restarts", "--recover", "2", code=1, seconds=90)
     (row,) = told["faults"]
     assert row["verdict"] == "LOST"
-    assert row["lost_get"] > 10
+    assert row["lost_get"] > 0
     assert "second instance" in row["advice"]
     assert not tree(pid)
 
