@@ -117,6 +117,17 @@ def test_haproxy_answers_itself_with_a_problem_that_names_the_service(
         assert service in body["detail"]
 
 
+@pytest.mark.parametrize(
+    ("service", "headers", "status", "code", "word"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+def test_a_call_that_has_its_bucket_is_refused_as_well(
+    realm: Proxy, service: str | None, headers: list[tuple[str, str]], status: int, code: str, word: str | None
+) -> None:
+    """The way past most of the rules is open to those alone that no rule behind it would hold up."""
+    answer = realm.ask(service, headers=[*headers, ("Smart-Bucket", "7")])
+    assert (answer.status, answer.body["code"], answer.headers.get("smart-service")) == (status, code, word)
+
+
 @pytest.mark.parametrize("value", ['a"b', "a b", "", "x" * 129, "%[env(HOME)]"])
 def test_a_request_id_that_is_none_is_left_out_of_the_answer(realm: Proxy, value: str) -> None:
     """The header is anybody's text; the body stays what it is."""
@@ -209,6 +220,15 @@ def test_without_a_known_token_nobody_learns_anything(guarded: Proxy, service: s
     assert answer.headers["content-type"] == PROBLEM
     assert answer.body.get("service") == service
     assert answer.headers["www-authenticate"] == "Smart-Sidecar-Token"
+
+
+@pytest.mark.parametrize("service", ["identity", "billing", "orders"])
+def test_a_bucket_is_no_token(guarded: Proxy, service: str) -> None:
+    """A call that has everything else gets no further without one, and with one only where its caller may go."""
+    everything = [("Smart-Bucket", "7"), ("Smart-Caller", "orders"), ("Smart-Deadline", "900")]
+    assert guarded.ask(service, headers=everything).status == 401
+    refused = guarded.ask("billing", headers=[*everything, ("Smart-Sidecar-Token", "token of reports")])
+    assert (refused.status, refused.body["code"]) == (403, "forbidden")
 
 
 def test_the_token_decides_who_calls(guarded: Proxy) -> None:
