@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -12,6 +13,9 @@ from typing import Any
 from atlas.model import EVERY_SERVICE, Edit, Instance, Kind, Lease, Override, Ruling, Service, State, Token
 from atlas.splits import Share, parse_split, share_for, share_of
 from smartrealm.errors import ValidationFailed
+
+
+_log = logging.getLogger("atlas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +119,16 @@ class World:
             if edit.kind == "instance":
                 self._apply_instance(edit, tables, by_service)
                 continue
+            if edit.kind not in TABLES:  # of a newer version
+                continue
             name = TABLES[edit.kind]
             table = (
                 tables.setdefault(name, {}) if name in tables else tables.setdefault(name, dict(getattr(self, name)))
             )
             if edit.after is None:
                 table.pop(edit.key, None)
-            else:
-                table[edit.key] = PARSERS[edit.kind](edit.after)
+            elif (made := _made(edit)) is not None:
+                table[edit.key] = made
         return World(**{**self._tables(), **tables, "position": delta.position})
 
     def items(self, kinds: Container[Kind] | None = None) -> Iterator[tuple[Kind, str, Mapping[str, Any]]]:
@@ -165,8 +171,8 @@ class World:
             inner = by_service[service] = dict(self.instances.get(service, {}))
         if edit.after is None:
             inner.pop(place, None)
-        else:
-            inner[place] = PARSERS["instance"](edit.after)
+        elif (made := _made(edit)) is not None:
+            inner[place] = made
         if inner:
             instances[service] = inner
         else:
@@ -178,6 +184,21 @@ class World:
     def __repr__(self) -> str:
         count = sum(len(inner) for inner in self.instances.values())
         return f"<World {self.position}: {len(self.services)} services, {count} instances>"
+
+
+def _made(edit: Edit) -> Any:
+    """What an entry says; None for one that says nothing that can be read. It costs nobody but itself: what was known of it
+    before stays, and the others go on."""
+    try:
+        return PARSERS[edit.kind](edit.after)
+    except (TypeError, AttributeError, ValueError, ValidationFailed) as error:
+        _tell(edit.kind, edit.key[:100], str(error)[:200])
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _tell(kind: str, key: str, says: str) -> None:
+    _log.error("the entry of the %s %r cannot be read, and what was known of it goes on: %s", kind, key, says)
 
 
 def _by_policy(places: tuple[Place, ...], service: Service) -> tuple[Place, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from atlas.model import Edit, Instance, Lease, Override, Ruling, Service, Token
@@ -112,6 +114,27 @@ def test_a_position_that_is_none_is_refused(text: str) -> None:
 def test_a_position_is_text_and_back(position: Position) -> None:
     """`str` and `parse` are inverse."""
     assert Position.parse(str(position)) == position
+
+
+def test_an_entry_that_cannot_be_read_costs_nobody_but_itself() -> None:
+    """Somebody wrote into the store by hand, or a newer version did: what was known of that entry stays, the others go on."""
+    world = World.from_items(Position("e", 1, 1), [("service", "identity", {"name": "identity", "owner": "accounts"})])
+    edits: list[tuple[Any, str, Any]] = [
+        ("service", "identity", "text"),
+        ("service", "orders", {"name": "orders"}),
+        ("service", "shop", {"no": "name"}),
+        ("ruling", "orders/h:1", 7),
+        ("instance", "orders/h:1", ["h", 1]),
+        ("instance", "orders/h:2", {"service": "orders", "host": "h", "port": 2}),
+        ("lease", "h", {"id": 3}),
+        ("quota", "orders", {"most": 3}),
+    ]
+    told = world.apply(
+        Delta(world.position, Position("e", 2, 2), tuple(Edit(kind, key, None, to) for kind, key, to in edits))
+    )
+    assert told.services == {"identity": Service("identity", owner="accounts"), "orders": Service("orders")}
+    assert told.instances == {"orders": {"h:2": Instance("orders", "h", 2)}}
+    assert (told.rulings, told.leases, told.position) == ({}, {}, Position("e", 2, 2))
 
 
 def test_a_field_of_a_newer_version_is_left_out() -> None:
