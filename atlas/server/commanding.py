@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -76,6 +77,7 @@ def run(
     environ: Mapping[str, str],
     timer: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    grace: float = GRACE_SECONDS,
 ) -> Ran:
     """Run it with `sh`, in a session of its own; ended with its children when its time is over or the caller is stopped.
 
@@ -98,12 +100,12 @@ def run(
                     lines.show()
                     sleep(POLL_SECONDS)
             except BaseException:
-                _stop(child)
+                _stop(child, grace)
                 lines.show(end=True)
                 raise
             in_time = child.poll() is not None
             if not in_time:
-                _stop(child)
+                _stop(child, grace)
             lines.show(end=True)
         if (not in_time or child.returncode != 0) and path.stat().st_size:
             kept = path
@@ -130,21 +132,28 @@ def _start(command: str, output: BinaryIO, environ: Mapping[str, str]) -> subpro
             return starting.result()
         except BaseException:
             if starting.exception() is None:
-                _stop(starting.result())
+                _stop(starting.result(), GRACE_SECONDS)
             raise
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
-        try:
+def _stop(child: subprocess.Popen[bytes], grace: float) -> None:
+    """End it and whatever it has started: a part that took no notice of TERM would go on with an instance that takes calls."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
             os.killpg(child.pid, number)
-            child.wait(seconds)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            child.wait()
-            return
+        end = time.monotonic() + grace
+        while _lives(child) and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+
+
+def _lives(child: subprocess.Popen[bytes]) -> bool:
+    """Whether any process of its group is there still."""
+    child.poll()
+    try:
+        os.killpg(child.pid, 0)
+    except ProcessLookupError:
+        return child.returncode is None
+    return True
 
 
 class _Lines:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from atlas import Instance, Lease, Ruling, Service
+from atlas.server import commanding
 from atlas.server.rolling import REASON
 from tests.live.atlas_cli.doubles import Restarted, Sidecar
 from tests.live.atlas_cli.runs import ANNA, Runs
@@ -276,6 +277,23 @@ def test_a_service_that_the_command_starts_is_not_waited_for(realm: Realm) -> No
     realm.runs.ok("roll", "identity", "--command", command, "--one", realm.first.address)
     assert time.monotonic() - begun < 10
     os.kill(int(pid.read_text()), 15)
+
+
+def test_a_command_that_is_stopped_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    """A part of it that survives TERM would restart the instance later, when it takes calls again."""
+    pid = tmp_path / "pid"
+    deaf = f"sh -c 'trap \"\" TERM; echo $$ > {pid}; while :; do sleep 0.05; done'"
+    ran = commanding.run(
+        f"{deaf} & wait",
+        Instance("identity", "web-1", 8010),
+        seconds=0.5,
+        say=print,
+        environ=os.environ,
+        grace=0.2,
+    )
+    assert ran.code is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_the_version_stays_out_of_the_command_line(filled: Runs) -> None:
