@@ -15,7 +15,7 @@ services of this host.
 
 \b
 Examples:
-  sidecar run
+  sidecar up
   sidecar status
   sidecar why identity 10.0.0.7:8000
   sidecar register billing 8080 --health /ready

@@ -113,16 +113,26 @@ VARIABLES: Mapping[str, Variable] = {
     "socket": Variable("SIDECAR_SOCKET", _switch, "Whether services may be called through calls.sock."),
     "admin_port": Variable("SIDECAR_ADMIN_PORT", _whole(0, 65535), "The loopback port of the page; 0 for none."),
     "tokens_file": Variable("SIDECAR_TOKENS", _path, "Who may call: see `sidecar token create`."),
-    "salt": Variable("SIDECAR_SALT", _printable, "Of the buckets of a split; else the realm."),
+    "salt": Variable("SIDECAR_SALT", _printable, "What the buckets of a split are salted with; else the realm."),
     "key_headers": Variable("SIDECAR_KEY_HEADERS", _names, "Which headers name the one who is put into a bucket."),
     "key_cookies": Variable("SIDECAR_KEY_COOKIES", _names, "Which cookies do, when no header does."),
     "haproxy": Variable("SIDECAR_HAPROXY", _text, "The program, by name or path."),
-    "spare_backends": Variable("SIDECAR_SPARE_BACKENDS", _whole(0, 100_000), "Kept free for new services; 0: a tenth, at least 40."),
-    "max_connections": Variable("SIDECAR_MAX_CONNECTIONS", _whole(10, 10_000_000), "HAProxy's limit."),
+    "spare_backends": Variable(
+        "SIDECAR_SPARE_BACKENDS", _whole(0, 100_000), "Backends kept free for new services; 0: a tenth, at least 40."
+    ),
+    "max_connections": Variable(
+        "SIDECAR_MAX_CONNECTIONS", _whole(10, 10_000_000), "How many connections HAProxy takes at once."
+    ),
     "reload_seconds": Variable("SIDECAR_RELOAD_SECONDS", _seconds(0, 86_400), "The least time between two reloads."),
-    "compare_seconds": Variable("SIDECAR_COMPARE_SECONDS", _seconds(0.1, 86_400), "How often HAProxy is compared."),
+    "compare_seconds": Variable(
+        "SIDECAR_COMPARE_SECONDS", _seconds(0.1, 86_400), "How often HAProxy is compared with what it should know."
+    ),
     "ttl_seconds": Variable("SIDECAR_TTL_SECONDS", _seconds(1, 3600), "How long the lease of this host lasts."),
-    "check_seconds": Variable("SIDECAR_CHECK_SECONDS", _seconds(0.1, 3600), "How often own instances are asked."),
+    "check_seconds": Variable(
+        "SIDECAR_CHECK_SECONDS",
+        _seconds(0.1, 3600),
+        "How often the instances of this host are asked whether they are ready.",
+    ),
 }
 """By the name of the field in Settings."""
 

@@ -89,7 +89,8 @@ def check_tokens(app: SmartService, book: Directory) -> None:
     if not has_tokens:
         raise ConfigurationError(
             f"{app.config['HOST']} in the realm {app.realm} is not served without tokens, and there is none yet. "
-            f"Make the first one straight on the store: {FIRST_TOKEN}"
+            f"Was there a map in this store before? Then first the last export, which an empty store alone takes: "
+            f"atlas --atlas STORE-URL import FILE. Else make the first one straight on the store: {FIRST_TOKEN}"
         )
 
 

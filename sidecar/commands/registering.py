@@ -31,10 +31,14 @@ _PAUSE = 0.1
 @click.option(
     "--weight", type=click.IntRange(0, 1000), default=100, help="Its share of the calls, 0 to 1000; else 100."
 )
-@click.option("--zone", default="", metavar="ZONE", help="Else that of this host.")
+@click.option("--zone", default="", metavar="ZONE", help="Where it stands; else the zone of this host.")
 @click.option("--pid", type=click.IntRange(1), help="The process whose end is its end.")
 @click.option(
-    "--wait", type=click.FloatRange(0, 3600), default=10.0, metavar="SECONDS", help="For the map; else 10, 0 not."
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    metavar="SECONDS",
+    help="How long to wait until it is in the map; else 10; 0: not at all.",
 )
 @acts
 def register(

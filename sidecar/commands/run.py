@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -17,9 +18,22 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     """An option for each setting that may be seen on a command line; text, since settings are checked together."""
     for name, variable in reversed(list(VARIABLES.items())):
         if variable.option:
-            help_ = f"{variable.help} [{variable.name}]"
+            help_ = option_help(name)
             function = click.option(f"--{option_name(name)}", name, metavar=metavar(variable), help=help_)(function)
     return function
+
+
+def option_help(name: str) -> str:
+    """What a setting is, the variable that sets it as well, and what it is when nobody does."""
+    usual = next(one.default for one in fields(Settings) if one.name == name)
+    told = ""
+    if usual is True:
+        told = ", else yes"
+    elif isinstance(usual, tuple):
+        told = f", else {','.join(usual)}"
+    elif usual and isinstance(usual, (str, int, float)):
+        told = f", else {usual:g}" if isinstance(usual, float) else f", else {usual}"
+    return f"{VARIABLES[name].help} [{VARIABLES[name].name}{told}]"
 
 
 def metavar(variable: Variable) -> str:
@@ -42,7 +56,7 @@ def metavar(variable: Variable) -> str:
 def run(context: click.Context, /, given_directory: str | None, proxy: str | None, leave: bool, **given: Any) -> None:
     """Run the sidecar of this host until it is told to stop. HAProxy outlives it: calls pass while the agent is away.
 
-    Every option can come from the environment, by the name in brackets; the token of Atlas only from there (ATLAS_TOKEN).
+    Every option can come from the environment, by the name in brackets (behind it: what it is else); the token of Atlas only from there (ATLAS_TOKEN).
     """
     tools = context.find_object(Tools) or Tools()
     root = context.find_root().params

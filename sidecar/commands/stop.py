@@ -19,7 +19,10 @@ AGENT_SECONDS = 20.0
 @click.command("stop")
 @click.option("--agent", "only_agent", is_flag=True, help="The agent alone: HAProxy goes on with what it knows.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, 3600), default=30.0, help="So long HAProxy may end the calls it has; else 30."
+    "--seconds",
+    type=click.FloatRange(0, 3600),
+    default=30.0,
+    help="How long HAProxy may take to end the calls it has; else 30.",
 )
 @acts
 def stop(session: Session, only_agent: bool, seconds: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sidecar.commands.run import metavar
+from sidecar.commands.run import metavar, option_help
 from sidecar.environment import VARIABLES, option_name
 from sidecar.settings import Settings
 from sidecar.supervisor import Program
@@ -24,7 +24,7 @@ def _settings(function: Callable[..., None]) -> Callable[..., None]:
     """The options of `sidecar run` for settings, but for those that every command has."""
     for name, variable in reversed(list(VARIABLES.items())):
         if variable.option and name not in ("directory", "realm"):
-            help_ = f"{variable.help} [{variable.name}]"
+            help_ = option_help(name)
             function = click.option(f"--{option_name(name)}", name, metavar=metavar(variable), help=help_)(function)
     return function
 

@@ -71,7 +71,7 @@ def drain(session: Session, words: tuple[str, ...], **given: Any) -> None:
 
 @click.command("enable", short_help="Send calls to an instance again.")
 @_PLACES
-@_WAIT
+@click.option("--wait", is_flag=True, help="Return when every sidecar has applied it.")
 @_TIMEOUT
 @writes
 def enable(session: Session, words: tuple[str, ...], wait: bool, patience: str) -> None:

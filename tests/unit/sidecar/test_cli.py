@@ -365,7 +365,7 @@ def test_run_tells_every_mistake_at_once(terminal: Terminal) -> None:
 
 
 def test_run_has_an_option_for_each_setting_but_secrets(terminal: Terminal) -> None:
-    """Each names its variable; a token is no option, since others can see a command line."""
+    """Each names its variable and what it is else; a token is no option, since others can see a command line."""
     told = " ".join(terminal("run", "--help").stdout.split())
     for name in (
         "REALM",
@@ -376,7 +376,8 @@ def test_run_has_an_option_for_each_setting_but_secrets(terminal: Terminal) -> N
         "SIDECAR_PORT",
         "SIDECAR_MAX_CONNECTIONS",
     ):
-        assert f"[{name}]" in told
+        assert f"[{name}" in told
+    assert "[SIDECAR_PORT, else 4000]" in told
     assert "ATLAS_TOKEN]" not in told
 
 
