@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 from atlas.announcement import Announcement
 from atlas.model import is_service_name, is_text, is_whole
+from atlas.pages import HEADERS, TYPES, find_file
 from sidecar import metrics
 from sidecar.audit import Audit
 from sidecar.facts import Facts, Rate
@@ -38,17 +39,6 @@ RATES_SECONDS = 1.0
 """For so long the rates that were asked for are told again, however many look."""
 
 _OURS = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
 
 
 class Source(Protocol):
@@ -323,15 +313,15 @@ def _not_allowed(request: Request, allowed: str) -> Answer:
 
 def _file(name: str, request: Request) -> Answer:
     """A file of the page."""
-    path = PAGE / name
-    if name not in {one.name for one in PAGE.iterdir()} or path.suffix not in _TYPES:
+    path = find_file(PAGE, name)
+    if path is None:
         raise NotFound("The page has no such file.")
     body = path.read_bytes()
     tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    headers = {**_PAGE_HEADERS, "ETag": tag}
+    headers = {**HEADERS, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
-        return Answer(304, b"", _TYPES[path.suffix], headers)
-    return Answer(200, body, f"{_TYPES[path.suffix]}; charset=utf-8", headers)
+        return Answer(304, b"", TYPES[path.suffix], headers)
+    return Answer(200, body, f"{TYPES[path.suffix]}; charset=utf-8", headers)
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------

@@ -6,21 +6,9 @@ from pathlib import Path
 
 from flask import Flask, Response, abort, request
 
+from atlas.pages import HEADERS, TYPES, find_file
+
 FOLDER = Path(__file__).with_name("page")
-
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
 
 
 def install(app: Flask) -> None:
@@ -34,16 +22,17 @@ def _index() -> Response:
 
 
 def _file(name: str) -> Response:
-    known = {path.name for path in FOLDER.iterdir() if path.suffix in _TYPES}
-    if name not in known or name == "index.html":
+    if name == "index.html":
         abort(404)
     return _send(name)
 
 
 def _send(name: str) -> Response:
-    path = FOLDER / name
-    response = Response(path.read_bytes(), mimetype=_TYPES[path.suffix])
-    response.headers.update(_HEADERS)
+    path = find_file(FOLDER, name)
+    if path is None:
+        abort(404)
+    response = Response(path.read_bytes(), mimetype=TYPES[path.suffix])
+    response.headers.update(HEADERS)
     response.add_etag()
     response.make_conditional(request)
     return response

@@ -6,59 +6,28 @@ const RATES_EVERY_WHEN_MANY = 10000;
 const MANY = 200;
 const WINDOW_SECONDS = 15;
 const STATES = ["in", "backup", "held", "draining", "out", "quarantined"];
-const find = (id) => document.getElementById(id);
 
 let status = null;
 let services = new Map();
 let routesVersion = "";
 let rates = {};
 let ratesAt = 0;
-let awaySince = null;
-let heardAt = null;
 
 // -- services -------------------------------------------------------------------------------------------------------
 
-const rows = new Map();
-
 function render(document_) {
   services = new Map(document_.services.map((service) => [service.service, service]));
-  for (const [name, row] of rows) {
-    if (!services.has(name)) {
-      row.element.remove();
-      rows.delete(name);
-    }
-  }
-  const list = find("service-list");
-  let next = list.firstElementChild;
-  for (const [name, service] of services) {
-    let row = rows.get(name);
-    if (!row) {
-      row = newRow(name);
-      rows.set(name, row);
-    }
-    const key = JSON.stringify(service);
-    if (row.key !== key) {
-      row.key = key;
-      refresh(row);
-    }
-    if (row.element === next) next = next.nextElementSibling;
-    else list.insertBefore(row.element, next);
-  }
+  placeRows([...services.keys()], (row) => {
+    const known = row.key;
+    row.key = JSON.stringify(services.get(row.name));
+    return row.key !== known;
+  });
   applyFilter();
 }
 
-function newRow(name) {
-  const summary = make("summary");
-  const inside = make("div", { class: "inside" });
-  const details = make("details", { class: "row" }, summary, inside);
-  const flow = make("span", { class: "quiet flow" });
-  const element = make("li", { id: `service-${name}`, "data-service": name }, details);
-  const row = { name, element, details, summary, inside, flow, text: "", key: "", samples: [] };
-  details.addEventListener("toggle", () => (details.open ? fill(row) : inside.replaceChildren()));
-  return row;
-}
-
 function refresh(row) {
+  row.flow = row.flow || make("span", { class: "quiet flow" });
+  row.samples = row.samples || [];
   const service = services.get(row.name);
   row.summary.replaceChildren(
     make("span", { class: "name" }, row.name),
@@ -122,13 +91,6 @@ function instanceCells(one, flow) {
   ];
 }
 
-function tableOf(caption, titles, rowsOfCells) {
-  const head = make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)));
-  const body = rowsOfCells.map((cells) =>
-    make("tr", {}, ...cells.map((cell, column) => make("td", { "data-title": titles[column] }, cell))));
-  return make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, ...body));
-}
-
 /** What passes through each service: requests now, and errors over the last seconds, which HAProxy only counts. */
 function renderRates(answer) {
   rates = answer.services;
@@ -155,31 +117,6 @@ function flowText(row, flow) {
   row.flow.classList.toggle("late", perSecond > 0);
   row.flow.classList.toggle("quiet", !(perSecond > 0));
   return perSecond > 0 ? `${figure(flow.rate)}/s, ${figure(perSecond)} errors/s` : `${figure(flow.rate)}/s`;
-}
-
-function applyFilter() {
-  const words = find("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  let number = 0;
-  for (const row of rows.values()) {
-    const fits = words.every((word) => row.text.includes(word));
-    if (row.element.hidden === fits) row.element.hidden = !fits;
-    if (fits) number += 1;
-  }
-  find("filtered").textContent = words.length ? `${number} of ${plural(rows.size, "service")}`
-    : rows.size ? "" : "The map has no service: atlas service add NAME, or start one.";
-}
-
-/** Open the service that the address names, `#service-identity`, and go there. */
-function openNamed() {
-  const row = location.hash.startsWith("#service-") ? rows.get(location.hash.slice("#service-".length)) : null;
-  if (!row) return;
-  if (row.element.hidden) {
-    find("filter").value = "";
-    applyFilter();
-  }
-  row.details.open = true;
-  row.element.scrollIntoView({ block: "center" });
-  row.summary.focus({ preventScroll: true });
 }
 
 // -- the rest -------------------------------------------------------------------------------------------------------
@@ -246,22 +183,32 @@ function renderFacts() {
   find("fact-list").replaceChildren(...facts.flatMap(([name, parts]) => [make("dt", {}, name), make("dd", {}, ...parts)]));
 }
 
+// -- words ----------------------------------------------------------------------------------------------------------
+
+/** 0.25, 3.4, 1,204: as exact as anybody needs to know. */
+function figure(number) {
+  const digits = number >= 100 || Number.isInteger(number) ? 0 : number >= 1 ? 1 : 2;
+  return number.toLocaleString("en", { maximumFractionDigits: digits });
+}
+
+const DECIDED_BY = {
+  map: "the map", ruling: "an operator\u2019s word", drain: "the instance itself", weight: "its weight",
+  version: "version policy or split", zone: "zones: near ones first", damping: "damping", guard: "the guard",
+  ejected: "HAProxy: bad answers", check: "its host\u2019s check", invalid: "unusable in the map",
+};
+
+/** A sentence in which `words between backticks` are commands. */
+function sentence(text) {
+  return text.split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part));
+}
+
 // -- asking ---------------------------------------------------------------------------------------------------------
 
-async function ask(path, seconds) {
-  const stop = new AbortController();
-  const timer = setTimeout(() => stop.abort(), seconds * 1000);
-  try {
-    const answer = await fetch(path, { signal: stop.signal, cache: "no-store", credentials: "omit" });
+function ask(path, seconds) {
+  return askWithin(seconds, path, {}, (answer) => {
     if (!answer.ok) throw new Error(`it answered ${answer.status}`);
-    return await answer.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw new Error(`no answer within ${seconds} s`);
-    if (error instanceof TypeError) throw new Error("it cannot be reached");
-    throw error;
-  } finally {
-    clearTimeout(timer);
-  }
+    return answer.json();
+  });
 }
 
 async function look() {
@@ -289,69 +236,21 @@ async function look() {
   }
 }
 
-function tellLive() {
-  heardAt = Date.now();
-  awaySince = null;
-  find("away").hidden = true;
-  find("content").hidden = false;
-  const connection = find("connection");
-  connection.dataset.state = "live";
-  if (connection.textContent !== "live") connection.textContent = "live";
-}
-
-function tellAway(why) {
-  awaySince = awaySince || Date.now();
-  const since = clock(awaySince / 1000);
-  const connection = find("connection");
-  connection.dataset.state = "away";
-  connection.textContent = `away since ${since}`;
-  const kept = heardAt ? ` What is shown is what was known at ${clock(heardAt / 1000)}.` : "";
-  const text = `The agent is away since ${since} (${why}). HAProxy goes on with what it knew.${kept} On a terminal: sidecar status`;
-  const banner = find("away");
-  if (banner.textContent !== text) banner.textContent = text;
-  banner.hidden = false;
-}
-
-let wake = () => {};
-
 async function follow() {
   for (;;) {
     try {
       if (!document.hidden) await look();
     } catch (error) {
-      tellAway(error.message);
+      tellAway((since, heard) => {
+        const kept = heard ? ` What is shown is what was known at ${heard}.` : "";
+        return `The agent is away since ${since} (${error.message}). HAProxy goes on with what it knew.${kept} On a terminal: sidecar status`;
+      });
     }
-    await new Promise((done) => {
-      wake = done;
-      setTimeout(done, EVERY);
-    });
+    await pause(EVERY / 1000);
   }
 }
 
 // -- beginning ------------------------------------------------------------------------------------------------------
 
-let drawing = 0;
-find("filter").addEventListener("input", () => {
-  cancelAnimationFrame(drawing);
-  drawing = requestAnimationFrame(applyFilter);
-});
-window.addEventListener("hashchange", openNamed);
-document.addEventListener("visibilitychange", () => !document.hidden && wake());
 find("own").addEventListener("toggle", () => status && renderOwn());
-document.addEventListener("keydown", (event) => {
-  const filter = find("filter");
-  if (event.key === "/" && !/^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName)) {
-    event.preventDefault();
-    filter.focus();
-  } else if (event.key === "Escape" && document.activeElement === filter) {
-    filter.value = "";
-    applyFilter();
-  }
-});
-setInterval(() => {
-  for (const element of document.querySelectorAll("time[data-at]")) {
-    const text = agoText(Number(element.dataset.at));
-    if (element.textContent !== text) element.textContent = text;
-  }
-}, 1000);
 follow();

@@ -341,7 +341,7 @@ def test_a_thousand_services_do_not_freeze_it(browser: Browser, tmp_path: Path) 
         assert browser.evaluate("measured(() => render(new Set(['service-7'])))") < 500
         browser.evaluate("document.getElementById('filter').value = 'service-77'")
         assert browser.evaluate("measured(applyFilter)") < 2000
-        assert browser.evaluate("document.getElementById('filtered').innerText") == "11 of 1000 services"
+        assert browser.evaluate("document.getElementById('filtered').innerText") == "11 of 1,000 services"
     finally:
         server.close()
 

@@ -4,52 +4,17 @@
 const WAIT_SECONDS = 25;
 const PAUSES = [0.5, 1, 2, 4];
 const STATUS_EVERY = 10000;
-const find = (id) => document.getElementById(id);
 
 let position = "";
-let awaySince = null;
-let heardAt = null;
 let shownRevision = -1;
 
 // -- services -------------------------------------------------------------------------------------------------------
 
-const rows = new Map();
-
 function render(changed) {
-  const known = names();
-  const present = new Set(known);
-  for (const [name, row] of rows) {
-    if (!present.has(name)) {
-      row.element.remove();
-      rows.delete(name);
-    }
-  }
-  const list = find("service-list");
-  let next = list.firstElementChild;
-  for (const name of known) {
-    let row = rows.get(name);
-    if (!row) {
-      row = newRow(name);
-      rows.set(name, row);
-      refresh(row);
-    } else if (!changed || changed.has(name)) {
-      refresh(row);
-    }
-    if (row.element === next) next = next.nextElementSibling;
-    else list.insertBefore(row.element, next);
-  }
+  placeRows(names(), (row) => !changed || changed.has(row.name));
   renderNumbers();
   renderTrouble();
   applyFilter();
-}
-
-function newRow(name) {
-  const summary = make("summary");
-  const inside = make("div", { class: "inside" });
-  const details = make("details", { class: "row" }, summary, inside);
-  const row = { name, element: make("li", { id: `service-${name}`, "data-service": name }, details), details, summary, inside, text: "", counts: null };
-  details.addEventListener("toggle", () => (details.open ? fill(row) : inside.replaceChildren()));
-  return row;
 }
 
 function refresh(row) {
@@ -126,13 +91,6 @@ function instanceCells({ address, instance, ruling, state, weight }, late) {
     make("span", { class: "address" }, address), make("span", { class: "state", "data-state": state }, state), String(weight),
     instance.version || "", instance.zone || "", notes.childNodes.length ? notes : "",
   ];
-}
-
-function tableOf(caption, titles, rowsOfCells) {
-  const head = make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)));
-  const body = rowsOfCells.map((cells) =>
-    make("tr", {}, ...cells.map((cell, column) => make("td", { "data-title": titles[column] }, cell))));
-  return make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, ...body));
 }
 
 // -- the rest -------------------------------------------------------------------------------------------------------
@@ -240,31 +198,6 @@ function linkTo(name) {
   return make("a", { href: `#service-${name}` }, name);
 }
 
-/** Open the service that the address names, `#service-identity`, and go there. */
-function openNamed() {
-  const row = location.hash.startsWith("#service-") ? rows.get(location.hash.slice("#service-".length)) : null;
-  if (!row) return;
-  if (row.element.hidden) {
-    find("filter").value = "";
-    applyFilter();
-  }
-  row.details.open = true;
-  row.element.scrollIntoView({ block: "center" });
-  row.summary.focus({ preventScroll: true });
-}
-
-function applyFilter() {
-  const words = find("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  let number = 0;
-  for (const row of rows.values()) {
-    const fits = words.every((word) => row.text.includes(word));
-    if (row.element.hidden === fits) row.element.hidden = !fits;
-    if (fits) number += 1;
-  }
-  find("filtered").textContent = words.length ? `${number} of ${plural(rows.size, "service")}`
-    : rows.size ? "" : "No service is registered yet: atlas service add NAME, or start one.";
-}
-
 function renderChanges(changes) {
   const made = changes.map((change) => {
     const edits = change.edits.slice(0, 5).map((edit) => make("span", { class: "what" }, editText(edit)));
@@ -279,24 +212,14 @@ function renderChanges(changes) {
 
 class Refused extends Error {}
 
-async function ask(path, seconds) {
+function ask(path, seconds) {
   const token = sessionStorage.getItem("atlas-token");
-  const stop = new AbortController();
-  const timer = setTimeout(() => stop.abort(), seconds * 1000);
-  try {
-    const headers = token ? { Authorization: `Bearer ${token}` } : {};
-    const answer = await fetch(path, { headers, signal: stop.signal, cache: "no-store", credentials: "omit" });
+  return askWithin(seconds, path, token ? { Authorization: `Bearer ${token}` } : {}, async (answer) => {
     if (answer.status === 401 || answer.status === 403) throw new Refused(await reason(answer));
     if (answer.status === 204) return null;
-    if (!answer.ok) throw new Error(`Atlas answered ${answer.status}${await reason(answer, ": ")}`);
+    if (!answer.ok) throw new Error(`it answered ${answer.status}${await reason(answer, ": ")}`);
     return await answer.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw new Error(`no answer within ${seconds} s`);
-    if (error instanceof TypeError) throw new Error("Atlas cannot be reached");
-    throw error;
-  } finally {
-    clearTimeout(timer);
-  }
+  });
 }
 
 async function reason(answer, before = "") {
@@ -306,16 +229,6 @@ async function reason(answer, before = "") {
   } catch {
     return "";
   }
-}
-
-let wake = () => {};
-
-/** Wait, but not longer than until the network or the viewer is back. */
-function pause(seconds) {
-  return new Promise((done) => {
-    wake = done;
-    setTimeout(done, seconds * 1000);
-  });
 }
 
 async function follow() {
@@ -340,34 +253,14 @@ async function follow() {
         await enter(error.message);
         continue;
       }
-      tellAway(error.message);
+      tellAway((since, heard) => {
+        const kept = heard ? ` What is shown is what was known at ${heard}; the services go on with it too.` : "";
+        return `Atlas is away since ${since} (${error.message}).${kept} It is asked again and again.`;
+      });
       await pause(PAUSES[Math.min(failures, PAUSES.length - 1)] * (0.75 + Math.random() / 2));
       failures += 1;
     }
   }
-}
-
-function tellLive() {
-  heardAt = Date.now();
-  awaySince = null;
-  find("away").hidden = true;
-  find("content").hidden = false;
-  const connection = find("connection");
-  connection.dataset.state = "live";
-  if (connection.textContent !== "live") connection.textContent = "live";
-}
-
-function tellAway(why) {
-  awaySince = awaySince || Date.now();
-  const since = clock(awaySince / 1000);
-  const connection = find("connection");
-  connection.dataset.state = "away";
-  connection.textContent = `away since ${since}`;
-  const kept = heardAt ? ` What is shown is what was known at ${clock(heardAt / 1000)}; the services go on with it too.` : "";
-  const text = `Atlas is away since ${since} (${why}).${kept} It is asked again and again.`;
-  const banner = find("away");
-  if (banner.textContent !== text) banner.textContent = text;
-  banner.hidden = false;
 }
 
 /** Ask for a token, and come back when one was given. */
@@ -456,32 +349,8 @@ async function lookAround() {
 
 // -- beginning ------------------------------------------------------------------------------------------------------
 
-let drawing = 0;
-find("filter").addEventListener("input", () => {
-  cancelAnimationFrame(drawing);
-  drawing = requestAnimationFrame(applyFilter);
-});
-window.addEventListener("hashchange", openNamed);
-window.addEventListener("online", () => wake());
-document.addEventListener("visibilitychange", () => !document.hidden && wake());
 find("leases").addEventListener("toggle", renderLeases);
 find("sidecars-row").addEventListener("toggle", renderSidecars);
-document.addEventListener("keydown", (event) => {
-  const filter = find("filter");
-  if (event.key === "/" && !/^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName)) {
-    event.preventDefault();
-    filter.focus();
-  } else if (event.key === "Escape" && document.activeElement === filter) {
-    filter.value = "";
-    applyFilter();
-  }
-});
-setInterval(() => {
-  for (const element of document.querySelectorAll("time[data-at]")) {
-    const text = agoText(Number(element.dataset.at));
-    if (element.textContent !== text) element.textContent = text;
-  }
-}, 5000);
 setInterval(() => {
   if (!document.hidden && position && awaySince === null) lookAround();
 }, STATUS_EVERY);

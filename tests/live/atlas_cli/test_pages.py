@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from atlas.pages import SHARED
 from atlas.server import pages
 
 
@@ -23,7 +24,7 @@ def test_every_file_that_the_page_names_is_sent(client: FlaskClient) -> None:
     """With its type, the policy, and a question before it is taken from a cache."""
     index = client.get("/")
     names = re.findall(r'(?:src|href)="(page/[^"]+)"', index.text)
-    assert len(names) == 5
+    assert len(names) == 8
     for path in ["", *names]:
         response = client.get(f"/{path}")
         assert response.status_code == 200, path
@@ -44,7 +45,7 @@ def test_nothing_else_is_sent(client: FlaskClient, name: str) -> None:
 
 def test_the_page_makes_no_markup_of_text() -> None:
     """No way in which text becomes markup or code, and no other origin."""
-    for path in pages.FOLDER.iterdir():
+    for path in (*SHARED.iterdir(), *pages.FOLDER.iterdir()):
         text = path.read_text()
         for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "new Function", "style="):
             assert word not in text, f"{word} in {path.name}"

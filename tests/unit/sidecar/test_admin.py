@@ -119,7 +119,15 @@ def test_what_is_not_there_is_404(source: FakeSource, path: str) -> None:
 
 def test_the_page_lets_a_browser_load_nothing_from_elsewhere(source: FakeSource) -> None:
     """Each file has the policy, its type, and a tag with which it is not sent twice."""
-    for path in ("/", "/page/page.js", "/page/page.css", "/page/icon.svg"):
+    for path in (
+        "/",
+        "/page/page.js",
+        "/page/page.css",
+        "/page/icon.svg",
+        "/page/frame.css",
+        "/page/frame.js",
+        "/page/words.js",
+    ):
         answer = get(source, path)
         assert answer.status == 200
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]

@@ -1,4 +1,4 @@
-// What the agent says as words and elements. Everything becomes text nodes and attributes, never markup.
+// Elements, ages and counts, for the pages of Atlas and of a sidecar. Everything becomes text nodes and attributes, never markup.
 "use strict";
 
 function make(tag, properties, ...children) {
@@ -29,10 +29,14 @@ function clock(at) {
 
 /** A time that tells its age and keeps telling it. */
 function ago(at) {
-  const there = new Date(at * 1000);
-  const made = make("time", { datetime: Number.isNaN(there.getTime()) ? "" : there.toISOString(), title: clock(at), "data-at": at });
+  const made = make("time", { datetime: iso(at), title: clock(at), "data-at": at });
   made.textContent = agoText(at);
   return made;
+}
+
+function iso(at) {
+  const there = new Date(at * 1000);
+  return Number.isNaN(there.getTime()) ? "" : there.toISOString();
 }
 
 function agoText(at) {
@@ -44,19 +48,9 @@ function plural(number, word) {
   return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 }
 
-/** 0.25, 3.4, 1,204: as exact as anybody needs to know. */
-function figure(number) {
-  const digits = number >= 100 || Number.isInteger(number) ? 0 : number >= 1 ? 1 : 2;
-  return number.toLocaleString("en", { maximumFractionDigits: digits });
-}
-
-const DECIDED_BY = {
-  map: "the map", ruling: "an operator\u2019s word", drain: "the instance itself", weight: "its weight",
-  version: "version policy or split", zone: "zones: near ones first", damping: "damping", guard: "the guard",
-  ejected: "HAProxy: bad answers", check: "its host\u2019s check", invalid: "unusable in the map",
-};
-
-/** A sentence in which `words between backticks` are commands. */
-function sentence(text) {
-  return text.split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part));
+function tableOf(caption, titles, rowsOfCells) {
+  const head = make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)));
+  const body = rowsOfCells.map((cells) =>
+    make("tr", {}, ...cells.map((cell, column) => make("td", { "data-title": titles[column] }, cell))));
+  return make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, ...body));
 }
