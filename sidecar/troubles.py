@@ -149,10 +149,12 @@ def guard_advice(service: str) -> str:
 
 def _quarantine(plan: Plan) -> Iterator[Trouble]:
     for name, reason in sorted(plan.quarantined.items()):
+        routed = name in plan.routes
+        what = "is routed as before, since what the map says of it now cannot be used" if routed else "is not routed"
         yield Trouble(
-            "wrong",
+            "risky" if routed else "wrong",
             "quarantine",
-            f"{plain(name)} is not routed, and the rest goes on: {plain(reason)}",
+            f"{plain(name)[:80]} {what}, and the rest goes on: {plain(reason)[:300]}",
             f"`sidecar why {name}`; correct it in the map (`atlas show {name}`).",
             name,
         )

@@ -77,7 +77,8 @@ class View:
         if not barred:
             return plan
         if self._shown is None or self._shown[0] is not plan or self._shown[1] is not barred:
-            self._shown = (plan, barred, replace(plan, quarantined={**plan.quarantined, **barred}))
+            routes = {name: route for name, route in plan.routes.items() if name not in barred}
+            self._shown = (plan, barred, replace(plan, routes=routes, quarantined={**plan.quarantined, **barred}))
         return self._shown[2]
 
     def accept(self, service: str, *, by: str, why: str) -> tuple[str, ...]:

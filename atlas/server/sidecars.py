@@ -13,6 +13,7 @@ from atlas.reports import host_of, is_sidecar
 from atlas.server.wording import table
 from atlas.splits import BUCKETS, Share, parse_split, share_for
 from atlas.world import Place, Position, World
+from smartrealm.errors import ValidationFailed
 from smartrealm.wording import count, plain, span
 
 _MOST_NAMED = 8
@@ -186,7 +187,10 @@ def sidecars_json(reports: Mapping[str, Report], position: Position, now: float)
 
 def shares_json(world: World, service: Service, now: float) -> list[dict[str, Any]]:
     """The sides of a split with who is there for each, the rest last (its version is empty); nothing without a split."""
-    shares = parse_split(service.split)
+    try:
+        shares = parse_split(service.split)
+    except ValidationFailed:  # it came into the store by another way; a sidecar says what is wrong with it
+        shares = ()
     sides: dict[Share | None, list[Place]] = {share: [] for share in shares}
     rest_begins = shares[-1].limit if shares else BUCKETS
     if rest_begins < BUCKETS:

@@ -141,6 +141,14 @@ def test_services_without_instances_are_one_note() -> None:
     assert status(plan=plan)["state"] == "well"
 
 
+def test_a_service_that_is_routed_as_before_is_not_said_to_be_gone() -> None:
+    """What the map says of it now cannot be used, and the terms before are in force: no call of it fails."""
+    plan = replace(CALM, quarantined={"identity": "callers is 5; what was known before stays in force"})
+    (found,) = troubles(WELL, plan, NOW)
+    assert found.level == "risky"
+    assert "is routed as before" in found.says
+
+
 def test_a_thousand_troubles_stay_readable() -> None:
     """A hundred are told, the rest is counted."""
     plan = replace(CALM, quarantined={f"s-{number}": "no good." for number in range(1000)})
