@@ -48,6 +48,8 @@ class Rule:
     """Whether the fault holds up every call as long as it lasts."""
     within_timeout: bool = False
     """Whether it has to be shorter than the timeout of the service: calls wait for its end."""
+    keeps: bool = False
+    """Whether no instance may be taken out meanwhile, calls lost or not."""
     recovers_seconds: float = 20.0
     """Within which everything is as before, once it is undone."""
 
@@ -78,7 +80,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
         "Calls and changes go on; what cannot be written is written later.",
         advice="The agent should outlive a full disk: its log says what it could not do.",
     ),
-    ("partition", "agent"): Rule(_HELD, advice=_ATLAS, recovers_seconds=30.0),
+    ("partition", "agent"): Rule(_HELD, keeps=True, advice=_ATLAS, recovers_seconds=30.0),
     ("freeze", "haproxy"): Rule(
         "Calls of this host wait, and are answered when it goes on.",
         advice="Calls that wait should be answered in the end: are timeouts shorter than the freeze?",
@@ -102,22 +104,24 @@ RULES: Mapping[tuple[str, str], Rule] = {
         gap_seconds=5.0,
         recovers_seconds=10.0,
     ),
-    ("freeze", "atlas"): Rule(_HELD, advice=_ATLAS),
+    ("freeze", "atlas"): Rule(_HELD, keeps=True, advice=_ATLAS),
     ("slow", "atlas"): Rule("Changes arrive later; no call notices.", advice=_ATLAS),
-    ("kill", "atlas"): Rule(_HELD, advice=_ATLAS, recovers_seconds=30.0),
+    ("kill", "atlas"): Rule(_HELD, keeps=True, advice=_ATLAS, recovers_seconds=30.0),
     ("disk-full", "atlas"): Rule(
         "It refuses changes and goes on telling the map: no call is lost, and leases that end meanwhile take nobody out.",
+        keeps=True,
         advice=_ATLAS,
     ),
     ("wipe", "atlas"): Rule(
         "The guard holds every instance: no call is lost, and nothing is taken out.",
+        keeps=True,
         advice="The guard should have held what vanished: `sidecar status` says what became of it.",
         recovers_seconds=30.0,
     ),
-    ("freeze", "program"): Rule(_HELD, advice=_ATLAS),
+    ("freeze", "program"): Rule(_HELD, keeps=True, advice=_ATLAS),
     ("slow", "program"): Rule("Changes arrive later; no call notices.", advice=_ATLAS),
-    ("kill", "program"): Rule(_HELD, advice=_ATLAS, recovers_seconds=30.0),
-    ("disk-full", "program"): Rule(_HELD, advice=_ATLAS),
+    ("kill", "program"): Rule(_HELD, keeps=True, advice=_ATLAS, recovers_seconds=30.0),
+    ("disk-full", "program"): Rule(_HELD, keeps=True, advice=_ATLAS),
     ("freeze", "instance"): Rule(
         "Within two seconds its own sidecar takes it out; calls that it has wait, and are answered when it goes on.",
         alone="It is the only one: calls wait, then they are refused until it goes on.",

@@ -32,6 +32,8 @@ class Course:
     """What was not as before, each with the reason."""
     failure: str = ""
     """Why it could not begin."""
+    taken: Mapping[str, str] = field(default_factory=dict)
+    """The instances that were not called any more at the end of the fault, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def judge(step: Step, course: Course, calls: Iterable[Call], *, posters: int = 0
     lost_get = sum(1 for call in lost if call.method == "GET")
     lost_post = len(lost) - lost_get
     gap, service = longest_gap(mine, course.began, course.ended)
-    says = _broken(step, lost_get, lost_post, gap, service, posters)
+    says = _broken(step, lost_get, lost_post, gap, service, posters) or _taken(step, course)
     recovered = course.recovered is not None
     verdict: Verdict = "LOST" if says else "not back" if not recovered else "as told" if lost else "held"
     if verdict == "not back":
@@ -125,6 +127,13 @@ def _broken(step: Step, lost_get: int, lost_post: int, gap: float, service: str,
     if gap > bound:
         return f"{service} gave no answer for {gap:.1f} s, where {bound:.1f} s were to be expected"
     return ""
+
+
+def _taken(step: Step, course: Course) -> str:
+    """Which instances were taken out although none was to be; empty: none were."""
+    if not step.rule.keeps or not course.taken:
+        return ""
+    return "taken out: " + "; ".join(f"{name} ({why.rstrip('.')})" for name, why in course.taken.items())
 
 
 def _advice(step: Step, verdict: Verdict, lost: bool, recovered: bool) -> str:

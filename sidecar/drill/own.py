@@ -1,5 +1,5 @@
-"""A realm of the drill's own: Atlas on SQLite, two hosts with `sidecar up` each, and a small service with an instance on each,
-all on loopback addresses and below one folder that is removed at the end.
+"""A realm of the drill's own: Atlas on SQLite, two hosts with `sidecar up` each, and a small service with an instance on the one
+and two on the other, all on loopback addresses and below one folder that is removed at the end.
 
     sidecar 1 --wire-- Atlas --wire-- sidecar 2        The wires can be cut, and Atlas can be wiped.
 """
@@ -34,6 +34,8 @@ from smartrealm.errors import Unavailable
 
 SERVICE = "drill"
 HOSTS = ("127.0.0.1", "127.0.0.2")
+INSTANCES = (1, 2)
+"""On each host: more than half are not on the one that is looked at, so that it needs its guard."""
 BUILD_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _BY = "the drill"
@@ -102,13 +104,15 @@ class OwnRealm:
 
     @contextmanager
     def wiped(self) -> Iterator[None]:
-        """The database of Atlas is gone, and Atlas begins with an empty one of another epoch. Undone by putting it back."""
+        """The database of Atlas is gone, and Atlas begins with an empty one of another epoch. Meanwhile the other
+        host is cut off from it: else it would tell at once what it has. Undone by putting the database back."""
         kept = self.folder / "kept"
-        self._swap(self.folder / "map", kept)
-        try:
-            yield
-        finally:
-            self._swap(kept, self.folder / "map")
+        with self._wires[1].cut():
+            self._swap(self.folder / "map", kept)
+            try:
+                yield
+            finally:
+                self._swap(kept, self.folder / "map")
 
     def _swap(self, map_: Path, to: Path) -> None:
         """End Atlas, move its database, and start it again on what is at its place then."""
@@ -150,7 +154,7 @@ class OwnRealm:
         threading.Thread(target=self._keep, name="drill-keeper", daemon=True).start()
         self._wait_atlas()
         watch, end = self.watch(), time.monotonic() + BUILD_SECONDS
-        while (now := watch.now()) and (len(now) < 6 or any(now.values())):
+        while (now := watch.now()) and (len(now) < 4 + sum(INSTANCES) or any(now.values())):
             if time.monotonic() > end:
                 told = "; ".join(f"{name}: {why}" for name, why in now.items() if why) or "an instance is missing"
                 raise Unavailable(
@@ -177,8 +181,10 @@ class OwnRealm:
         url = f"http://127.0.0.1:{self._port}"
         self._hosts.append(Settings(directory, self.folder / "state", atlas_url=url, host=address))
         self._start(f"sidecar {number}", [*_module("sidecar.cli"), "up"], self._env(f"h{number}-state", **told))
-        words = [*_module("sidecar.drill.instance"), SERVICE, str(_free_port()), str(directory)]
-        self._start(f"instance {number}", words, self._env(f"i{number}-state"))
+        for _ in range(INSTANCES[number - 1]):
+            port = str(_free_port())
+            words = [*_module("sidecar.drill.instance"), SERVICE, port, str(directory)]
+            self._start(f"instance {port}", words, self._env(f"i{number}-state"))
 
     def _env(self, state: str, **more: str) -> dict[str, str]:
         kept = {
@@ -262,7 +268,7 @@ def planned() -> Scene:
             announced="-",
             takes_full_disk=True,
         )
-        for number in (1, 2)
+        for number in range(1, sum(INSTANCES) + 1)
     ]
     return Scene(
         realm="local",
@@ -274,6 +280,6 @@ def planned() -> Scene:
             Target("atlas", "atlas", pid=1, restarted_by=_BY, takes_full_disk=True),
             *instances,
         ),
-        services={SERVICE: Served(SERVICE, 2, "/")},
+        services={SERVICE: Served(SERVICE, sum(INSTANCES), "/")},
         own=True,
     )

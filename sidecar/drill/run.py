@@ -16,6 +16,7 @@ from sidecar.drill.load import TIMEOUT_SECONDS, Call
 from sidecar.drill.plan import DrillPlan, Step
 from sidecar.drill.processes import Process
 from sidecar.drill.scene import Target
+from sidecar.drill.watch import HELD
 from smartrealm.errors import ConfigurationError, SmartError, Unavailable
 
 FIRST_SECONDS = 1.5
@@ -128,6 +129,7 @@ class Drill:
         try:
             with self._fault(step, processes):
                 self._pass(0.0 if step.is_instant else step.seconds)
+                taken = self._taken() if step.rule.keeps else {}
         except (SmartError, OSError) as error:
             return judge(step, Course(began, began, None, began, failure=str(error)), ())
         undone = began if step.is_instant else self._clock()
@@ -135,8 +137,13 @@ class Drill:
         recovered, missing = self._wait_recovered(step, undone, gone)
         ended = recovered or self._clock()
         self._wait_calls(ended)
-        course = Course(began, undone, recovered, ended, missing)
+        course = Course(began, undone, recovered, ended, missing, taken=taken)
         return judge(step, course, tuple(self._load.calls), posters=self._load.posters)
+
+    def _taken(self) -> dict[str, str]:
+        """The instances that took calls before and do not now. Those that the guard holds do."""
+        missing = self._watch.missing({name for name in self._before if " " in name and not name.startswith("the ")})
+        return {name: why for name, why in missing.items() if name != "the agent" and not why.startswith(HELD)}
 
     def _fault(self, step: Step, processes: tuple[Process, ...]) -> Fault:
         if step.fault in self._special:

@@ -10,6 +10,8 @@ from sidecar.control import Control
 from smartrealm.errors import SmartError
 
 CALLED = ("in", "backup")
+HELD = "held: "
+"""How the reason begins why an instance that the guard holds is not as before, although it is called."""
 
 
 class Watch:
@@ -56,6 +58,7 @@ def instances_of(route: Mapping[str, Any], status: Mapping[str, Any]) -> dict[st
     found = {}
     for one in route["instances"]:
         why = "" if one["standing"] in CALLED and one.get("condition") not in ("down", "maint") else one["says"]
+        why = f"{HELD}{why}" if one["standing"] == "held" else why
         mine = own.get((route["service"], one["address"]))
         if mine is not None and mine["state"] != "ready":
             why = f"{mine['state']}: {mine['reason']}"

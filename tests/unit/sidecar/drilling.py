@@ -57,8 +57,8 @@ def scene_with(target: str, **changes: Any) -> Scene:
     return replace(HOST, targets=tuple(replace(one, **changes) if one.name == target else one for one in HOST.targets))
 
 
-def step(fault: str, target: str, **wish: Any) -> Step:
-    return next(one for one in planned(every=True, **wish).steps if one.name == f"{fault} {target}")
+def step(fault: str, target: str, scene: Scene = HOST, **wish: Any) -> Step:
+    return next(one for one in planned(scene, every=True, **wish).steps if one.name == f"{fault} {target}")
 
 
 def judged(one: Step, *calls: Call, recovered: float | None = 16.0, posters: int = 0) -> Row:

@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.drill.expectations import FAULTS, RULES
 from sidecar.drill.finding import atlas_hosts
-from sidecar.drill.judge import longest_gap
+from sidecar.drill.judge import Course, judge, longest_gap
 from sidecar.drill.load import Call, lost_why
 from sidecar.drill.own import planned as planned_own
 from sidecar.drill.plan import Wish, make_plan
@@ -209,6 +209,29 @@ def test_what_does_not_come_back_is_told() -> None:
     row = judged(step("kill", "haproxy"), *steady(), recovered=None)
     assert (row.verdict, row.recovered_ms) == ("not back", None)
     assert row.says == "HAProxy: it does not run"
+
+
+def test_what_is_taken_out_while_atlas_is_away_is_a_loss() -> None:
+    """Although the others answered every call: it may be the last one next time."""
+    freeze = step("freeze", "atlas 10.0.0.9:80", scene=scene_with("atlas 10.0.0.9:80", is_local=True, pid=12))
+    course = Course(10.0, 15.0, 16.0, 16.0, taken={"identity 10.0.0.8:8000": "It is not in the map."})
+    row = judge(freeze, course, tuple(steady()))
+    assert row.verdict == "LOST"
+    assert row.says == "taken out: identity 10.0.0.8:8000 (It is not in the map)"
+    assert judge(step("freeze", "agent"), course, tuple(steady())).verdict == "held"
+
+
+def test_what_the_guard_holds_is_not_taken_out() -> None:
+    """It is called; yet all is as before only when the map has it again."""
+    realm = FakeRealm(planned(scene_with("atlas 10.0.0.9:80", is_local=True, pid=12), only=("freeze:atlas",)))
+    realm.on_fault = lambda: realm.down.update({"identity 10.0.0.7:8000": "held: it vanished"})
+    realm.drill.run()
+    (row,) = realm.drill.rows
+    assert (row.verdict, row.says) == ("not back", "identity 10.0.0.7:8000: held: it vanished")
+    realm = FakeRealm(planned(scene_with("atlas 10.0.0.9:80", is_local=True, pid=12), only=("freeze:atlas",)))
+    realm.on_fault = lambda: realm.down.update({"identity 10.0.0.7:8000": "it is not in the map"})
+    realm.drill.run()
+    assert realm.drill.rows[0].verdict == "LOST"
 
 
 def test_calls_before_and_after_do_not_count() -> None:
