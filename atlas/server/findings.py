@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from atlas.model import EVERY_SERVICE, Report
+from atlas.model import EVERY_SERVICE, Report, Ruling, Service
 from atlas.server import standing
 from atlas.server.sidecars import lagging, shares_json
 from atlas.server.terminal import Session
 from atlas.server.waiting import told_uncovered, uncovered
 from atlas.world import World
-from smartrealm.errors import Forbidden, SmartError, Unauthorized, Unavailable
+from smartrealm.errors import Forbidden, SmartError, Unauthorized, Unavailable, ValidationFailed
 from smartrealm.findings import Finding, worst_first
 from smartrealm.names import LOCAL
 from smartrealm.wording import count, plain, span
@@ -78,7 +78,29 @@ def _settled_reports(session: Session, world: World, timer: Callable[[], float])
 
 def findings(facts: Facts) -> list[Finding]:
     """Everything there is to say: what is wrong first."""
-    return worst_first(finding for look in _LOOKS for finding in look(facts))
+    sound, broken = _sound(facts.world)
+    facts = replace(facts, world=sound)
+    return worst_first([*broken, *(finding for look in _LOOKS for finding in look(facts))])
+
+
+def _sound(world: World) -> tuple[World, list[Finding]]:
+    """The map without the entries that came into the store by another way than through here, and what is wrong with those."""
+    broken: list[Finding] = []
+
+    def is_sound(kind: str, key: str, one: Service | Ruling) -> bool:
+        try:
+            one.check()
+        except ValidationFailed as error:
+            told = f"the {kind} {plain(key)[:80]} cannot be used as it is: {plain(error.message)[:200]}"
+            broken.append(
+                Finding("wrong", "entry", told, "Somebody wrote into the store. atlas history; atlas rollback")
+            )
+            return False
+        return True
+
+    services = {key: one if is_sound("service", key, one) else Service(key) for key, one in world.services.items()}
+    rulings = {key: one for key, one in world.rulings.items() if is_sound("ruling", key, one)}
+    return (replace(world, services=services, rulings=rulings) if broken else world), broken
 
 
 def _reach(facts: Facts) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +19,7 @@ STATUS: dict[str, Any] = {"catalogue": SQLITE, "presence": SQLITE, "leases": [],
 FACTS = Facts("production", "https://atlas", NOW, World(), STATUS, 0.01)
 DISABLED = Ruling("identity", "web-1", 8010, "disabled", at=NOW - 60)
 ONE = {"identity": {"web-1:8010": Instance("identity", "web-1", 8010)}}
+BROKEN = World(services={"identity": Service("identity", split="many", callers=cast(str, 5))}, instances=ONE)
 AT_9 = World(Position("e", 9, 1))
 SPLIT = World(services={"identity": Service("identity", split="1.4=5%", callers="odrers")}, instances=ONE)
 LATE = {"id": "web-1", "ttl_seconds": 15.0, "renewed_at": NOW - 44, "overdue": True}
@@ -41,6 +42,11 @@ LATE = {"id": "web-1", "ttl_seconds": 15.0, "renewed_at": NOW - 44, "overdue": T
             "registered, and no instance runs: teams",
         ),
         (replace(FACTS, world=World(instances=ONE)), "risky", "run without being registered: identity"),
+        (
+            replace(FACTS, world=BROKEN),
+            "wrong",
+            "the service identity cannot be used as it is: This is no service: split",
+        ),
         (
             replace(FACTS, world=World(overrides={"identiy/A": Override("identiy", "A", 1)})),
             "risky",
