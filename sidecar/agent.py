@@ -43,7 +43,10 @@ from sidecar.tokens import TokensFile
 from sidecar.view import View
 
 FIRST_MAP_SECONDS = 0.3
-"""So long the first plan waits for Atlas before it takes the map that was kept."""
+"""So long the first plan waits for Atlas before it takes the map that was kept; not when Atlas cannot be reached."""
+
+FIRST_LOOK_SECONDS = 0.02
+"""How often it is looked meanwhile whether Atlas can be reached."""
 
 KEPT_COUNTS_SECONDS = 3600.0
 """So old the kept map may be for what the same map has lost since to be held: see `_counts`."""
@@ -205,7 +208,7 @@ class Agent:
         news_at, self._news_at = self._news_at, None
         world = self._world()
         if world is None:
-            return max(0.01, self._first_plan_at - self._clock())
+            return FIRST_LOOK_SECONDS if self._clock() < self._first_plan_at else 1.0  # news wakes the loop
         before, last = self._planned, self._plan
         if before is None and self._kept is not None and self._counts(self._kept, world):
             self._planner.plan(self._kept)  # so that what was routed, and is not in the map any more, counts as lost
@@ -232,7 +235,7 @@ class Agent:
         """The map to go by: the one that Atlas tells; until it does, the one that was kept."""
         if self._reader.heard:
             return self._reader.world
-        if self._clock() < self._first_plan_at:
+        if self._reader.failure is None and self._clock() < self._first_plan_at:
             return None
         return self._kept
 
