@@ -13,28 +13,22 @@ import requests
 from atlas import Author, Instance, Lease, Service
 from atlas.model import Change, Edit, Ruling
 from tests.live.atlas_server import AtlasServer
-from tests.live.browser import Browser, browser_or_skip
+from tests.live.browser import Browser
+from tests.live.pages import (
+    EVIL,
+    ROW,
+    as_on_a_desk,
+    brightness,
+    browser,
+    expand,
+    look_at,
+    milliseconds,
+    nameless_controls,
+)
+
+__all__ = ["as_on_a_desk", "browser"]
 
 ANNA = Author("anna")
-EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-ROW = "document.querySelector('[data-service=\"{}\"]')"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all tests of this file; each looks at another page."""
-    with Browser(browser_or_skip()) as opened:
-        yield opened
-
-
-@pytest.fixture(autouse=True)
-def as_on_a_desk(browser: Browser) -> None:
-    """Every test begins wide, light, and with nothing complained about."""
-    browser.open("about:blank")
-    browser.resize(1280, 900)
-    browser.dark(False)
-    browser.console.clear()
-    browser.requested.clear()
 
 
 @pytest.fixture
@@ -69,15 +63,7 @@ def fill(server: AtlasServer) -> None:
 
 
 def look(browser: Browser, server: AtlasServer) -> None:
-    browser.open(f"{server.base}/")
-    browser.wait_for("document.querySelectorAll('#service-list > li').length > 1")
-
-
-def expand(browser: Browser, name: str) -> str:
-    """Open the row of a service; gives what is in it."""
-    browser.evaluate(f"{ROW.format(name)}.querySelector('details').open = true")
-    text: str = browser.wait_for(f"{ROW.format(name)}.querySelector('.inside').innerText")
-    return text
+    look_at(browser, server.base)
 
 
 def test_a_change_appears_without_a_reload(browser: Browser, server: AtlasServer) -> None:
@@ -290,12 +276,7 @@ def test_an_address_leads_to_a_service(browser: Browser, calm: AtlasServer) -> N
 def test_every_control_has_a_name(browser: Browser, calm: AtlasServer) -> None:
     """A screen reader tells what each field and button is for, and what is live."""
     look(browser, calm)
-    controls = "[...document.querySelectorAll('input, button, summary')]"
-    name = "(one.labels && one.labels[0] || one).innerText || one.getAttribute('aria-label') || ''"
-    assert (
-        browser.evaluate(f"{controls}.filter(one => !({name}).trim() && !one.closest('[hidden]')).map(one => one.id)")
-        == []
-    )
+    assert nameless_controls(browser) == []
     assert browser.evaluate("document.documentElement.lang") == "en"
     assert browser.evaluate("document.querySelectorAll('[aria-live=polite]').length") >= 2
     assert browser.evaluate("document.querySelectorAll('table:not(:has(caption)), th:not([scope])').length") == 0
@@ -316,11 +297,6 @@ def test_dark_and_light(browser: Browser, calm: AtlasServer) -> None:
     assert dark_ink - dark_paper > 150
 
 
-def brightness(colour: str) -> float:
-    parts = [float(part) for part in colour.partition("(")[2].rstrip(")").split(",")[:3]]
-    return sum(parts) / 3
-
-
 def test_a_thousand_services_do_not_freeze_it(browser: Browser, tmp_path: Path) -> None:
     """1,000 services of 10 instances: shown at once, a change is applied and the filter answers without a pause."""
     server = AtlasServer(tmp_path)
@@ -335,12 +311,9 @@ def test_a_thousand_services_do_not_freeze_it(browser: Browser, tmp_path: Path) 
         assert browser.evaluate("document.getElementById('number-instances').innerText") == "10000"
         server.map.set_override("service-7", "A", 1, by=ANNA)
         browser.wait_for("document.getElementById('change-list').innerText.includes('service-7')")
-        browser.evaluate(
-            "window.measured = (work) => { const begun = performance.now(); work(); document.body.offsetHeight; return performance.now() - begun; }"
-        )
-        assert browser.evaluate("measured(() => render(new Set(['service-7'])))") < 500
+        assert milliseconds(browser, "render(new Set(['service-7']))") < 500
         browser.evaluate("document.getElementById('filter').value = 'service-77'")
-        assert browser.evaluate("measured(applyFilter)") < 2000
+        assert milliseconds(browser, "applyFilter()") < 2000
         assert browser.evaluate("document.getElementById('filtered').innerText") == "11 of 1,000 services"
     finally:
         server.close()

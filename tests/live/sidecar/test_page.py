@@ -13,12 +13,23 @@ from sidecar.admin import Admin
 from sidecar.control import Control
 from sidecar.facts import Facts, OwnInstance, Rate
 from sidecar.model import Plan
-from tests.live.browser import Browser, browser_or_skip
+from tests.live.browser import Browser
+from tests.live.pages import (
+    EVIL,
+    ROW,
+    as_on_a_desk,
+    brightness,
+    browser,
+    expand,
+    look_at,
+    milliseconds,
+    nameless_controls,
+)
 from tests.processes import free_port
 from tests.unit.sidecar.scene import BILLING, NOW, WELL, FakeSource, decision, guarded, many, plan_of, service, troubled
 
-EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-ROW = "document.querySelector('[data-service=\"{}\"]')"
+__all__ = ["as_on_a_desk", "browser"]
+
 STATE = "document.getElementById('state').innerText"
 
 
@@ -40,23 +51,6 @@ class Running:
         self.admin.close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all tests of this file; each looks at another page."""
-    with Browser(browser_or_skip()) as opened:
-        yield opened
-
-
-@pytest.fixture(autouse=True)
-def as_on_a_desk(browser: Browser) -> None:
-    """Every test begins wide, light, and with nothing complained about."""
-    browser.open("about:blank")
-    browser.resize(1280, 900)
-    browser.dark(False)
-    browser.console.clear()
-    browser.requested.clear()
-
-
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     made = Running(tmp_path)
@@ -67,16 +61,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def look(browser: Browser, running: Running) -> None:
-    browser.open(f"{running.base}/")
-    browser.wait_for("document.querySelectorAll('#service-list > li').length > 1")
-
-
-def expand(browser: Browser, name: str) -> str:
-    """Open the row of a service and go there, since what is not in sight is not laid out; gives what is in it."""
-    browser.evaluate(f"{ROW.format(name)}.querySelector('details').open = true")
-    browser.evaluate(f"{ROW.format(name)}.scrollIntoView()")
-    text: str = browser.wait_for(f"{ROW.format(name)}.querySelector('.inside').innerText")
-    return text
+    look_at(browser, running.base)
 
 
 def test_one_sentence_says_how_it_stands(browser: Browser, running: Running) -> None:
@@ -221,9 +206,7 @@ def test_every_control_has_a_name(browser: Browser, running: Running) -> None:
     """A screen reader tells what each field is for, and what is live."""
     look(browser, running)
     expand(browser, "identity")
-    controls = "[...document.querySelectorAll('input, button, summary')]"
-    name = "(one.labels && one.labels[0] || one).innerText || one.getAttribute('aria-label') || ''"
-    assert browser.evaluate(f"{controls}.filter(one => !({name}).trim()).map(one => one.id)") == []
+    assert nameless_controls(browser) == []
     assert browser.evaluate("document.querySelectorAll('[aria-live=polite]').length") >= 3
     assert browser.evaluate("document.querySelectorAll('table:not(:has(caption)), th:not([scope])').length") == 0
 
@@ -245,11 +228,6 @@ def contrast(browser: Browser) -> float:
     return abs(paper - ink)
 
 
-def brightness(colour: str) -> float:
-    parts = [float(part) for part in colour.partition("(")[2].rstrip(")").split(",")[:3]]
-    return sum(parts) / 3
-
-
 def test_a_thousand_services_do_not_freeze_it(browser: Browser, tmp_path: Path) -> None:
     """1,000 services of 10 instances: shown folded, a change and the filter are answered without a pause, and the routes are
     sent only when they changed."""
@@ -263,11 +241,8 @@ def test_a_thousand_services_do_not_freeze_it(browser: Browser, tmp_path: Path) 
         assert browser.evaluate("document.getElementById('number-instances').innerText") == "10,000"
         browser.wait_for("performance.getEntriesByName(location.href + 'v1/status').length >= 3")
         assert len([url for url in browser.requested if url.endswith("/v1/routes")]) == 1
-        browser.evaluate(
-            "window.measured = (work) => { const begun = performance.now(); work(); document.body.offsetHeight; return performance.now() - begun; }"
-        )
         browser.evaluate("document.getElementById('filter').value = 'service-77'")
-        assert browser.evaluate("measured(applyFilter)") < 3000
+        assert milliseconds(browser, "applyFilter()") < 3000
         assert browser.evaluate("document.getElementById('filtered').innerText") == "11 of 1,000 services"
     finally:
         running.stop()

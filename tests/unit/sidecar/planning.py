@@ -96,6 +96,16 @@ def addresses(count: int, port: int = 8000) -> list[str]:
     return [f"10.0.0.{number}:{port}" for number in range(1, count + 1)]
 
 
+def realm_of(count: int, service: str = "identity") -> tuple[Realm, list[str]]:
+    """A realm with one service, planned once."""
+    realm = Realm()
+    realm.service(service)
+    at = addresses(count)
+    realm.start(service, *at)
+    realm.plan()
+    return realm, at
+
+
 def callable_names(servers: Iterable[Server]) -> set[str]:
     """The names of the servers that take new calls."""
     return {server.name for server in servers if not server.draining}

@@ -6,17 +6,7 @@ import pytest
 
 from atlas.model import Instance
 from sidecar.guard import WINDOW_SECONDS, Held, Loss, Watch, too_many
-from tests.unit.sidecar.planning import START, Realm, addresses, callable_names, standings
-
-
-def realm_of(count: int, service: str = "identity") -> tuple[Realm, list[str]]:
-    """A realm with one service, planned once."""
-    realm = Realm()
-    realm.service(service)
-    at = addresses(count)
-    realm.start(service, *at)
-    realm.plan()
-    return realm, at
+from tests.unit.sidecar.planning import START, Realm, addresses, callable_names, realm_of, standings
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.sidecar.planning import START, Realm, addresses
-
-
-def realm_of(count: int, service: str = "identity") -> tuple[Realm, list[str]]:
-    """A realm with one service, planned once."""
-    realm = Realm()
-    realm.service(service)
-    at = addresses(count)
-    realm.start(service, *at)
-    realm.plan()
-    return realm, at
+from tests.unit.sidecar.planning import START, Realm, addresses, realm_of
 
 
 @pytest.mark.parametrize("kept", ["full", "empty"])
