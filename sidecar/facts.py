@@ -29,6 +29,8 @@ class Proxy:
     """Time of day since which it does not run."""
     failure: str = ""
     """Why it does not run, in HAProxy's words."""
+    alive: bool = False
+    """It does not answer the agent, and is there all the same: frozen, ending, or without its socket."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from random import random
 
+from sidecar.layout import map_file
 from sidecar.master import Master, Processes, is_listened_on
 from sidecar.render import Files
 from sidecar.runtime import Info, Runtime, parse_sessions_of_streams, wait_for
@@ -326,6 +327,8 @@ class Proxy:
         # Until the old worker has heard that it is to end, both take connections from the same socket.
         while any(self._look.info().pid != fresh.pid for _ in range(5)):
             self._sleep(0.005)
+        with suppress(Unavailable):  # a HAProxy without master socket: its old worker goes by what it knew
+            self._master.ask(f"@!{before.pid} add map {map_file('newer')} calls 1")
 
     def _refused(self, said: str) -> ConfigurationError:
         text = self.settings.proxy_config.read_text(errors="replace")
@@ -350,8 +353,11 @@ class Proxy:
             if not self._is_there():
                 return False
             if self._clock() > end:
+                sockets = (self.settings.runtime_socket, self.settings.master_socket)
+                removed = [path.name for path in sockets if not path.exists()]
+                why = f"somebody has removed {' and '.join(removed)}" if removed else "it is frozen or ending"
                 raise Unavailable(
-                    f"A HAProxy in {self.settings.directory} is alive and does not answer: it is frozen or ending. "
+                    f"A HAProxy in {self.settings.directory} is alive and does not answer: {why}. "
                     f"Its pid is in {self.settings.directory / 'haproxy.pid'}; end it, and the next one starts by itself."
                 )
             self._sleep(0.01)

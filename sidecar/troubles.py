@@ -61,6 +61,16 @@ def _proxy(facts: Facts, now: float) -> Iterator[Trouble]:
     if facts.proxy.running:
         return
     why = f": {one_line(facts.proxy.failure)}" if facts.proxy.failure else ""
+    if facts.proxy.alive:
+        yield Trouble(
+            "wrong",
+            "proxy",
+            f"HAProxy is there and does not answer the agent{since(facts.proxy.away_since, now)}: nothing can be changed, and "
+            f"calls pass as before unless it is frozen{why}.",
+            "End it, by the pid in haproxy.pid: the agent starts the next one at once.",
+            since=facts.proxy.away_since,
+        )
+        return
     yield Trouble(
         "wrong",
         "proxy",

@@ -20,6 +20,7 @@ from atlas.remembered import RememberedWorld
 from atlas.world import Position
 from sidecar.facts import EjectedServer, Facts, OwnInstance, Proxy as ProxyFacts, Rate, Reloads
 from sidecar.local import Local
+from sidecar.master import is_listened_on
 from sidecar.model import Plan
 from sidecar.rates import parse_rates
 from sidecar.runtime import Runtime
@@ -175,6 +176,7 @@ class View:
             dynamic=steering.dynamic,
             away_since=None if running else steering.away_since,
             failure=steering.failure or "",
+            alive=not running and any(map(is_listened_on, (self.settings.master_socket, self.settings.runtime_socket))),
         )
 
     def _ejected(self) -> tuple[EjectedServer, ...]:

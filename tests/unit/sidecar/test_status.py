@@ -55,6 +55,7 @@ def test_the_worst_comes_first() -> None:
     ("facts", "expected"),
     [
         (replace(WELL, proxy=Proxy("2.6.12", away_since=NOW - 9, failure="cannot bind")), ("wrong", "proxy")),
+        (replace(WELL, proxy=Proxy("2.6.12", failure="haproxy.sock is gone", alive=True)), ("wrong", "proxy")),
         (replace(WELL, map_from="none", map_age_seconds=None), ("wrong", "map")),
         (replace(WELL, map_from="disk", map_age_seconds=7200.0), ("risky", "map")),
         (replace(WELL, map_age_seconds=31.0), ("risky", "map")),
@@ -147,6 +148,13 @@ def test_a_service_that_is_routed_as_before_is_not_said_to_be_gone() -> None:
     (found,) = troubles(WELL, plan, NOW)
     assert found.level == "risky"
     assert "is routed as before" in found.says
+
+
+def test_it_is_not_said_that_no_call_passes_while_haproxy_is_there() -> None:
+    """Somebody has removed its socket: it cannot be told anything, and goes on calling whom it knows."""
+    (found,) = troubles(replace(WELL, proxy=Proxy("2.6.12", failure="haproxy.sock is gone", alive=True)), CALM, NOW)
+    assert "calls pass as before" in found.says
+    assert "haproxy.pid" in found.advice
 
 
 def test_a_thousand_troubles_stay_readable() -> None:
