@@ -254,6 +254,8 @@ class Local:
             one.due = self._clock()
         if told.draining:
             one.readiness.drains()
+        if before.draining != told.draining:
+            _log.info("%s %s", one.announced.instance.key, "drains" if told.draining else "drains no more")
         if is_new or (before.pid, before.pid_space) != (told.pid, told.pid_space):
             one.readiness.gone_since = None
             self._unwatch(one)
@@ -265,6 +267,10 @@ class Local:
         readiness = one.readiness
         if readiness.losses:
             self._remembered[key] = (readiness.losses, now + MEMORY_SECONDS)
+        if readiness.condition == "ready":
+            _log.warning("%s is announced no more, and had not drained", key)
+        else:
+            _log.info("%s is announced no more", key)
         if readiness.condition not in ("starting", "gone"):
             # Those that the map has shown as draining for a while have nothing to wait for.
             began = now if readiness.condition == "ready" else readiness.since

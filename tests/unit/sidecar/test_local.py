@@ -139,6 +139,27 @@ def test_draining_is_told_with_the_next_look(host: Host) -> None:
     assert host.carried() == {}
 
 
+def test_who_goes_is_in_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """Each return stands behind its leave; one without a drain before it is a warning."""
+    caplog.set_level("INFO", "sidecar")
+    announce(host.directory, ONE)
+    host.passes(1)
+    announce(host.directory, replace(ONE, draining=True))
+    host.passes(1)
+    announce(host.directory, ONE)
+    host.passes(1)
+    withdraw(host.directory, ONE)
+    host.passes(1)
+    told = [(one.levelname, one.getMessage()) for one in caplog.records]
+    assert told == [
+        ("INFO", "identity/10.0.0.7:8000 is ready"),
+        ("INFO", "identity/10.0.0.7:8000 drains"),
+        ("INFO", "identity/10.0.0.7:8000 drains no more"),
+        ("INFO", "identity/10.0.0.7:8000 is ready"),
+        ("WARNING", "identity/10.0.0.7:8000 is announced no more, and had not drained"),
+    ]
+
+
 def test_one_that_leaves_without_draining_drains_for_a_moment(host: Host) -> None:
     """Others let go of it before it is gone."""
     announce(host.directory, ONE)
