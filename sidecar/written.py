@@ -56,7 +56,7 @@ def write_files(files: Files, settings: Settings) -> tuple[str, ...]:
 
 def check_files(files: Files, settings: Settings) -> tuple[Problem, ...]:
     """See `Proxy.check`."""
-    with tempfile.TemporaryDirectory(prefix="haproxy-check-") as directory:
+    with tempfile.TemporaryDirectory(prefix="haproxy-check-", dir=_scratch(settings)) as directory:
         config = Path(directory) / settings.proxy_config.name
         maps = Path(directory) / settings.proxy_maps.name
         maps.mkdir()
@@ -84,6 +84,12 @@ def check_files(files: Files, settings: Settings) -> tuple[Problem, ...]:
             return ()
         found = problems(done.stderr, files.config, str(config))
     return found or (Problem("", "; ".join(alerts(done.stderr)) or f"haproxy -c ended with {done.returncode}"),)
+
+
+def _scratch(settings: Settings) -> Path | None:
+    """Where files may be tried: beside HAProxy's own, since in a container with a read-only root there is no other place; None
+    (the system's) for whoever may not write there."""
+    return settings.directory if os.access(settings.directory, os.W_OK | os.X_OK) else None
 
 
 def no_program(program: str, error: BaseException) -> ConfigurationError:
