@@ -17,9 +17,9 @@ from sidecar.listening import is_socket
 from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
 from sidecar.settings import Settings
 from sidecar.tokens import bad_lines, parse_tokens
-from sidecar.wording import count, span
 from smartrealm.errors import SmartError, Unavailable
 from smartrealm.findings import Finding, worst_first
+from smartrealm.wording import count, span
 
 OLDEST_PROXY = (2, 6)
 LEFT_FOR_SERVERS = 500

@@ -22,7 +22,7 @@ from sidecar.facts import (
 from sidecar.model import Decision, Plan
 from sidecar.settings import Settings
 from sidecar.troubles import Trouble, troubles
-from sidecar.wording import count, span
+from smartrealm.wording import count, span
 
 __all__ = [
     "Condition",

@@ -42,6 +42,17 @@ def test_every_file_of_the_template_is_in_the_wheel(wheel: Path) -> None:
     assert {name for name in names if name.startswith("skeleton/template/")} == here
 
 
+def test_every_file_of_the_pages_is_in_the_wheel(wheel: Path) -> None:
+    """Those of Atlas, of a sidecar, and what they share."""
+    with zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+    root = repository.TEMPLATE.parent.parent
+    folders = [root / "atlas" / "page", root / "atlas" / "server" / "page", root / "sidecar" / "page"]
+    here = {path.relative_to(root).as_posix() for folder in folders for path in folder.iterdir()}
+    assert "atlas/page/frame.js" in here
+    assert here - names == set()
+
+
 def test_nothing_compiled_and_no_test_is_in_the_wheel(wheel: Path) -> None:
     """No __pycache__, no .pyc, no tests, no benchmarks."""
     with zipfile.ZipFile(wheel) as opened:
