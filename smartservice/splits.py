@@ -47,8 +47,10 @@ class Edge:
 
 
 def _cookie(sent: str, name: str) -> str:
-    for part in sent.split(";"):
-        known, _, value = part.partition("=")
-        if known.strip() == name:
-            return value.strip()
-    return ""
+    """As HAProxy reads it: the last one of this name, and a comma ends it as well. A browser may send several, of several paths."""
+    found = ""
+    for part in sent.replace(",", ";").split(";"):
+        known, sign, value = part.partition("=")
+        if sign and known.strip() == name:
+            found = value.strip()
+    return found

@@ -26,6 +26,8 @@ EDGE = Edge(headers=["Smart-User", "X-User-Id"], cookies=["session", "visitor"],
         ({"HTTP_SMART_USER": "", "HTTP_X_USER_ID": "7"}, b"7"),
         ({"HTTP_COOKIE": "a=b; session=abc=; visitor=v"}, b"abc="),
         ({"HTTP_COOKIE": "session=; visitor=v"}, b"v"),
+        ({"HTTP_COOKIE": "session=old; session=new; session"}, b"new"),
+        ({"HTTP_COOKIE": "a=1,session=abc,def"}, b"abc"),
         ({"HTTP_SMART_USER": "zo\u00c3\u00ab"}, "zo\u00eb".encode()),
     ],
 )
