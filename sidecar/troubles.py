@@ -8,7 +8,7 @@ from typing import Literal
 
 from sidecar.facts import Facts
 from sidecar.model import Decision, Guard, Plan, Route
-from sidecar.wording import ago, count, moment, one_line, plain, since, some, span
+from smartrealm.wording import ago, count, moment, plain, since, some, span
 
 Level = Literal["wrong", "risky", "note"]
 """wrong: calls fail, or will. risky: something is held together and needs a look. note: worth knowing."""
@@ -60,7 +60,7 @@ def troubles(facts: Facts, plan: Plan, now: float) -> tuple[Trouble, ...]:
 def _proxy(facts: Facts, now: float) -> Iterator[Trouble]:
     if facts.proxy.running:
         return
-    why = f": {one_line(facts.proxy.failure)}" if facts.proxy.failure else ""
+    why = f": {_one_line(facts.proxy.failure)}" if facts.proxy.failure else ""
     if facts.proxy.alive:
         yield Trouble(
             "wrong",
@@ -126,7 +126,7 @@ def _lease(facts: Facts) -> Iterator[Trouble]:
 
 def _files(facts: Facts) -> Iterator[Trouble]:
     if facts.files_failure:
-        says = f"What is known cannot be written to the disk: {one_line(facts.files_failure)}."
+        says = f"What is known cannot be written to the disk: {_one_line(facts.files_failure)}."
         advice = "`df -h`, and make room. Calls follow the map meanwhile; what starts anew now would begin with an older state."
         yield Trouble("risky", "files", says, advice)
 
@@ -247,7 +247,7 @@ def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
             "risky",
             "refused",
             f"HAProxy refused {count(len(recent), 'command')} of late, the last {ago(last.at, now)}: "
-            f"{plain(last.about)}: {one_line(last.says)}.",
+            f"{plain(last.about)}: {_one_line(last.says)}.",
             "What it knows is compared every half minute and put right; when this goes on: `sidecar reload --why ...`.",
             since=recent[0].at,
         )
@@ -264,7 +264,7 @@ def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
         yield Trouble(
             "risky",
             "reload",
-            f"HAProxy could not be loaded anew and goes on as before: {one_line(facts.reloads.failure)}.",
+            f"HAProxy could not be loaded anew and goes on as before: {_one_line(facts.reloads.failure)}.",
             "`sidecar check` has HAProxy's words; services that are new may have to wait for a reload.",
         )
     if facts.pending:
@@ -273,6 +273,12 @@ def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
         yield Trouble(
             "note",
             "reload",
-            f"Changes wait{since(facts.pending_since, now)}: {one_line(facts.pending)}.{when}",
+            f"Changes wait{since(facts.pending_since, now)}: {_one_line(facts.pending)}.{when}",
             since=facts.pending_since,
         )
+
+
+def _one_line(text: object) -> str:
+    """A message of several lines as one sentence: its lines as parts of a list, without the full stop."""
+    parts = [line.strip().removeprefix("- ").rstrip(".") for line in str(text).splitlines()]
+    return plain("; ".join(part for part in parts if part)).replace(":;", ":")
