@@ -156,7 +156,7 @@ class _Change:
                     yield from self._begin(backend, server)
                 elif not server.draining and had.draining and _same_place(had, server):
                     yield from self._weight(backend, server, had)
-                    yield self._state(backend, server.name, "ready")
+                    yield from self._ready(backend, server.name)
 
     def map_entries(self) -> Iterator[Command]:
         """First what is added or changed, in the order of MAPS, then what goes, the other way round: what a rule asks first goes
@@ -202,7 +202,10 @@ class _Change:
         words = server_words(server, about)
         if server.name in self._leaving.get(backend, ()):
             yield Command(f"set server {backend}/{server.name} weight {server.weight}", DONE, about)
-            yield self._state(backend, server.name, "drain" if server.draining else "ready")
+            if server.draining:
+                yield self._state(backend, server.name, "drain")
+            else:
+                yield from self._ready(backend, server.name)
             return
         yield Command(f"add server {backend}/{server.name} {words}", ADDED, about)
         if server.draining:
@@ -219,6 +222,12 @@ class _Change:
             check_server(self._owners.of(backend), server)
             text = f"set server {backend}/{server.name} weight {server.weight}"
             yield Command(text, DONE, self._owners.of(backend))
+
+    def _ready(self, backend: str, name: str) -> Iterator[Command]:
+        """Who was ejected before it drained is not any more: it comes back on the word of its own host, or of an operator. Else it
+        would be down, unseen, until HAProxy is compared again."""
+        yield Command(f"set server {backend}/{name} health up", DONE, self._owners.of(backend))
+        yield self._state(backend, name, "ready")
 
     def _state(self, backend: str, name: str, state: str) -> Command:
         return Command(f"set server {backend}/{name} state {state}", DONE, self._owners.of(backend))

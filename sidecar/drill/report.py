@@ -79,7 +79,7 @@ def report_text(rows: Iterable[Row], not_done: Iterable[tuple[str, str]] = ()) -
     for row in found:
         if not row.is_good:
             yield ""
-            yield f"{row.fault} {row.target}: {plain(row.says)}."
+            yield f"{row.fault} {row.target}: {plain(row.says.rstrip(chr(46)))}."
             yield from (f"  {plain(example)}" for example in row.examples)
             if row.advice:
                 yield f"  {row.advice}"

@@ -87,7 +87,11 @@ CHANGES = [
     (
         replace(ONE, draining=True, weight=1),
         ONE,
-        ["set server b/10.0.0.1:8000 weight 100", "set server b/10.0.0.1:8000 state ready"],
+        [
+            "set server b/10.0.0.1:8000 weight 100",
+            "set server b/10.0.0.1:8000 health up",
+            "set server b/10.0.0.1:8000 state ready",
+        ],
     ),
 ]
 
@@ -102,7 +106,11 @@ def test_one_takes_calls_again_before_another_stops() -> None:
     """So that of two that change places one can always be called."""
     known = state({"b": [replace(ONE, draining=True), TWO]})
     wanted = state({"b": [ONE, replace(TWO, draining=True)]})
-    assert texts(known, wanted) == ["set server b/10.0.0.1:8000 state ready", "set server b/10.0.0.2:8000 state drain"]
+    assert texts(known, wanted) == [
+        "set server b/10.0.0.1:8000 health up",
+        "set server b/10.0.0.1:8000 state ready",
+        "set server b/10.0.0.2:8000 state drain",
+    ]
 
 
 def test_a_new_server_that_drains_takes_no_call() -> None:
@@ -118,6 +126,7 @@ def test_a_server_that_comes_back_while_it_is_leaving_is_set_to_work() -> None:
     leaving = {"b": ["10.0.0.2:8000"]}
     assert texts(state({"b": [ONE]}), state({"b": [ONE, TWO]}), leaving=leaving) == [
         "set server b/10.0.0.2:8000 weight 50",
+        "set server b/10.0.0.2:8000 health up",
         "set server b/10.0.0.2:8000 state ready",
     ]
 
