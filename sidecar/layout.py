@@ -26,9 +26,12 @@ MAPS = (
     "limits-3",
     "tokens",
     "routes",
+    "newer",
 )
 """The maps of HAProxy, in the order in which entries are added: what a rule looks up last is there first."""
 
+NEWER = "_newer"
+"""The backend of a worker that a reload has replaced which leads to the one after it. The map of that name tells it so."""
 USUAL_MS = 10_000
 """How long a service may take that the map of timeouts does not name."""
 LEAST_SPARES = 40

@@ -11,7 +11,7 @@ from pathlib import Path
 from sidecar import template
 from sidecar.diff import check_entry, server_words
 from sidecar.fields import is_backend, refuse
-from sidecar.layout import MAPS, Layout
+from sidecar.layout import MAPS, NEWER, Layout
 from sidecar.model import Server, State
 from sidecar.settings import Settings
 from smartrealm.errors import ConfigurationError
@@ -73,6 +73,8 @@ def _rules(settings: Settings) -> list[str]:
         _section("defaults _service", template.service()),
         _section("frontend _calls from _edge", _calls(settings)),
         _section("frontend _metrics from _edge", _exporter(settings)),
+        _section("defaults _passing", template.passing()),
+        _section(f"backend {NEWER} from _passing", [f"server calls {_newer(settings)}"]),
     ]
 
 
@@ -117,6 +119,12 @@ def _calls(settings: Settings) -> Iterator[str]:
         key_headers=[_header(name, "key_headers") for name in settings.key_headers],
         key_cookies=[_header(name, "key_cookies") for name in settings.key_cookies],
     )
+
+
+def _newer(settings: Settings) -> str:
+    if settings.socket:
+        return _socket(settings.calls_socket, "unix@")
+    return f"127.0.0.1:{int(settings.port)}"
 
 
 def _exporter(settings: Settings) -> Iterator[str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from sidecar.layout import NEWER
 from sidecar.model import Server, State
 from smartrealm.errors import Unavailable
 
@@ -363,8 +364,9 @@ def _condition(admin: int, operation: str) -> Condition:
 
 
 def parse_backends(text: str) -> list[str]:
-    """The answer to `show backend`: one name a line, HAProxy's own (`<...>`) left out."""
-    return [name for line in text.split("\n") if (name := line.strip()) and name[0] not in "#<"]
+    """The answer to `show backend`: one name a line, HAProxy's own (`<...>`) and the way to the next worker left out."""
+    names = [name for line in text.split("\n") if (name := line.strip()) and name[0] not in "#<"]
+    return [name for name in names if name != NEWER]
 
 
 def map_files(text: str) -> list[Path]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 
-from sidecar.layout import USUAL_MS
+from sidecar.layout import NEWER, USUAL_MS
 
 MARGIN_MS = 200
 """How much longer than its deadline a caller is waited for: it leaves by itself, and an instance that is asked for what nobody
@@ -31,6 +31,8 @@ NAMED = (
 """What HAProxy answers of its own accord, once it is known which service is meant."""
 
 _SERVICE = "%[var(txn.service)]"
+_REPLACED = "{ stopping } { str(calls),map_str(maps/newer.map) -m found }"
+"""A HAProxy that is stopped for good has none after it: the map is filled after a reload that went well."""
 
 
 def problem(status: int, code: str, detail: str = "", *, named: bool = False) -> str:
@@ -113,10 +115,27 @@ def service() -> list[str]:
     ]
 
 
+def passing() -> list[str]:
+    """What a worker that was replaced needs to pass a call on to the one after it, which does all that is to be done."""
+    return [
+        "mode http",
+        "timeout connect 1s",
+        "timeout queue 1s",
+        "# The one after it knows how long a call may take.",
+        "timeout server 1h",
+        "option abortonclose",
+        "retries 3",
+    ]
+
+
 def calls(*, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: Sequence[str]) -> list[str]:
     """How a call finds its backend. What nearly every call needs comes first, and what few need behind the way out of it."""
     keys = [*(f"req.fhdr({name})" for name in key_headers), *(f"req.cook({name})" for name in key_cookies)]
     return [
+        "# 0. A worker that a reload has replaced answers one more request on each idle connection, a minute later perhaps, and",
+        "# nothing can be told to it any more: it passes that on to the one after it, once there is one.",
+        f"http-request allow if {_REPLACED}",
+        "",
         *_named_service(),
         *_caller(tokens),
         *_limits(),
@@ -127,6 +146,7 @@ def calls(*, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: S
         *_sides(),
         "",
         "# 9. Where to.",
+        f"use_backend {NEWER} if {_REPLACED}",
         "use_backend %[var(txn.backend)] if !{ var(txn.side) -m found }",
         "use_backend %[var(txn.side)] if { var(txn.side),nbsrv gt 0 } || { stopping }",
         "use_backend %[var(txn.backend)]",

@@ -79,6 +79,28 @@ def test_a_reload_takes_over_what_the_file_says_and_keeps_the_call_under_way(one
     assert one.proxy.sessions([server]) == {server: 0}
 
 
+def test_after_a_reload_idle_connections_follow_what_changes(one: Steered, two: list[Instance]) -> None:
+    """The old worker, to which nothing can be told any more, passes the last request of each connection on to the new one."""
+    one.begin(route("orders", *two))
+    idle = [http.client.HTTPConnection("127.0.0.1", one.settings.port, timeout=10) for _ in range(10)]
+
+    def call(connection: http.client.HTTPConnection, service: str = "orders") -> tuple[int, bytes]:
+        connection.request("POST", "/", b"x", {"Smart-Service": service})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+    for connection in idle:
+        assert call(connection)[0] == 200
+    assert one.proxy.reload(force=True)
+    one.read()
+    assert one.steer(route("orders", two[1]), route("new", two[0])) == []
+    assert {call(connection) for connection in idle[:8]} == {(200, str(two[1].port).encode())}
+    assert call(idle[8], "new") == (200, str(two[0].port).encode())
+    assert call(idle[9], "nosuch")[0] == 404
+    for connection in idle:
+        connection.close()
+
+
 def test_a_refused_file_is_told_in_haproxys_words_and_the_old_worker_goes_on(one: Steered, two: list[Instance]) -> None:
     """The error names the service; calls go on, the runtime socket too; the next good file is loaded."""
     one.begin(route("orders", *two), route("billing", two[0]))

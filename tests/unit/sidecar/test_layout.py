@@ -61,6 +61,7 @@ def test_the_state_says_all_that_routes_say() -> None:
         "sides-2": {"identity": "identity:2"},
         "sides-3": {},
         "tokens": {"a" * 64: "orders"},
+        "newer": {},
     }
     assert set(state.maps) == set(MAPS)
     assert layout.spares == ("_spare_001",)

@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.diff import Command
 from sidecar.events import Event
-from sidecar.layout import MAPS
+from sidecar.layout import MAPS, NEWER
 from sidecar.model import Plan, Route, Server, State
 from sidecar.render import Files
 from sidecar.runtime import Condition, Reading, Refusal
@@ -67,12 +67,12 @@ class World:
         inside.servers = {}
         for line in config.splitlines():
             words = line.split()
-            if words[:1] == ["backend"]:
+            if words[:1] == ["backend"] and words[1] != NEWER:
                 name = words[1]
                 inside.servers[name] = {}
             elif words[:1] == ["description"]:
                 self.description = words[1]
-            elif words[:1] == ["server"]:
+            elif words[:1] == ["server"] and "weight" in words:  # not the way to the next worker
                 host, _, port = words[2].rpartition(":")
                 weight = int(words[words.index("weight") + 1])
                 inside.servers[name][words[1]] = Server(words[1], host, int(port), weight, "backup" in words)
