@@ -65,13 +65,19 @@ class Control:
         if isinstance(error, FileNotFoundError):
             return (
                 f"No sidecar runs here: there is no {self.path}. `sidecar up` starts one; one that runs elsewhere is "
-                "named with --realm or REALM, --dir or SIDECAR_DIR."
+                f"named with --realm or REALM, --dir or SIDECAR_DIR.{self._beside()}"
             )
         if isinstance(error, ConnectionRefusedError):
             return f"The sidecar does not run: nobody listens at {self.path}. `sidecar up`, or the unit smartservice-sidecar, starts it again."
         if isinstance(error, TimeoutError):
             return f"The sidecar did not answer within {self._seconds:g} s at {self.path}."
         return f"The sidecar did not answer at {self.path} ({type(error).__name__})."
+
+    def _beside(self) -> str:
+        """Those in the folder where sidecars of other realms have their directories: often one of them was meant."""
+        own = self.path.parent
+        found = sorted(str(one.parent) for one in own.parent.glob(f"*/{self.path.name}") if one.parent != own)
+        return f" Beside it there is {' and '.join(found[:3])}." if found else ""
 
 
 def why_path(service: str, address: str | None = None) -> str:

@@ -137,6 +137,12 @@ def test_an_agent_that_is_away_does_not_hide_haproxy(terminal: Terminal) -> None
     assert "HAProxy does not answer either." in terminal("status", code=5).stderr
 
 
+def test_another_realm_is_named_where_this_one_has_no_sidecar(terminal: Terminal, source: FakeSource) -> None:
+    """Whoever forgot --realm at night is told which sidecars there are beside it."""
+    told = terminal("status", "--dir", terminal.folder / "other", code=5).stderr
+    assert f"Beside it there is {terminal.directory}." in told
+
+
 def test_why_explains_and_ends_with_0(terminal: Terminal, source: FakeSource) -> None:
     """A service, an instance, a name that nobody knows."""
     assert "decided by the guard" in terminal("why", "identity", "10.0.0.8:8000").stdout
