@@ -171,6 +171,8 @@ def _caller(tokens: bool) -> Iterator[str]:
         yield f"http-request set-var(txn.caller) {digest},map_str(maps/tokens.map)"
         yield "acl trusted var(txn.caller) -m found"
         yield "http-request set-header Smart-Caller %[var(txn.caller)]"
+        yield "# Behind an upgrade to HTTP/2 nobody would read who calls."
+        yield "http-request del-header Upgrade if { req.hdr(Upgrade) -m sub -i h2c }"
     else:
         yield "# 2. What belongs to this connection stays here, and so does a token for another sidecar."
     for name in ("Smart-Sidecar-Token", *HOP_HEADERS):

@@ -231,6 +231,14 @@ def test_a_bucket_is_no_token(guarded: Proxy, service: str) -> None:
     assert (refused.status, refused.body["code"]) == (403, "forbidden")
 
 
+def test_no_caller_gets_out_of_sight_by_an_upgrade(guarded: Proxy) -> None:
+    """What speaks HTTP/2 in clear text would take the connection over, and any Smart-Caller after that; other upgrades pass."""
+    token = ("Smart-Sidecar-Token", "token of orders")
+    for upgrade, passes in (("h2c", False), ("chat/1, H2C", False), ("chat/1", True)):
+        seen = guarded.ask("identity", headers=[token, ("Connection", "Upgrade"), ("Upgrade", upgrade)]).seen
+        assert ("upgrade" in seen) is passes
+
+
 def test_the_token_decides_who_calls(guarded: Proxy) -> None:
     """Whatever the request says of its caller, under whatever spelling, is overwritten; the token itself goes no further."""
     claims = [("Smart-Caller", "orders"), ("Smart_Caller", "orders"), ("smart-caller", "orders")]
