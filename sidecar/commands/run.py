@@ -12,6 +12,7 @@ import click
 from sidecar.environment import VARIABLES, Variable, option_name
 from sidecar.settings import Settings
 from sidecar.terminal import Session, Tools
+from smartrealm.errors import ConfigurationError
 
 
 def _options(function: Callable[..., None]) -> Callable[..., None]:
@@ -67,6 +68,11 @@ def run(context: click.Context, /, given_directory: str | None, proxy: str | Non
     how = proxy or tools.environ.get("SIDECAR_PROXY") or "own"
     if how not in ("own", "external"):
         raise click.UsageError(f"SIDECAR_PROXY is {how!r}: write own or external")
+    there = next(one for one in (settings.directory, *settings.directory.parents) if one.exists())
+    if not there.is_dir():
+        raise ConfigurationError(
+            f"{settings.directory} cannot be made: {there} is no directory. Set SIDECAR_DIR to another one."
+        )
     from sidecar import agent  # Only this command needs it.
 
     def started() -> None:

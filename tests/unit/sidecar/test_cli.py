@@ -370,6 +370,13 @@ def test_run_tells_every_mistake_at_once(terminal: Terminal) -> None:
     assert not terminal.directory.exists()
 
 
+def test_run_says_what_is_in_the_way_of_its_directory(terminal: Terminal, tmp_path: Path) -> None:
+    """A file where the directory is to be is a mistake in the settings, told before anything starts."""
+    (tmp_path / "file").write_text("")
+    told = terminal("run", "--dir", tmp_path / "file" / "s", code=2).stderr
+    assert f"{tmp_path / 'file'} is no directory. Set SIDECAR_DIR to another one." in told
+
+
 def test_run_has_an_option_for_each_setting_but_secrets(terminal: Terminal) -> None:
     """Each names its variable and what it is else; a token is no option, since others can see a command line."""
     told = " ".join(terminal("run", "--help").stdout.split())
