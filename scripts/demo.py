@@ -130,8 +130,7 @@ class Demo:
         self.check(calls)
         say(10, "Kill Atlas: what is known is called on, and every screen says so")
         with Calls(hosts.ports["h2"], "shop", "/welcomes/Ada") as calls:
-            assert hosts.atlas is not None
-            hosts.atlas.kill()
+            hosts.kill_atlas()
             time.sleep(2)
             self.command("sidecar", "status", "hello")
         self.check(calls)

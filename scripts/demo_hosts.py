@@ -101,9 +101,12 @@ class Hosts:
 
     def kill(self, name: str, address: str) -> None:
         """End an instance without a word."""
-        pid = int(self.pid_file(name, address.rpartition(":")[2]).read_text())
-        for one in (*_children(pid), pid):
-            subprocess.run(["kill", "-KILL", str(one)], check=False)
+        _kill(int(self.pid_file(name, address.rpartition(":")[2]).read_text()))
+
+    def kill_atlas(self) -> None:
+        """End the server of the map without a word. Its worker, too: alone it would answer on for as long as somebody waits."""
+        assert self.atlas is not None
+        _kill(self.atlas.pid)
 
     def end(self) -> None:
         self._ending.set()
@@ -189,6 +192,11 @@ def wait(condition: Callable[[], object], what: str, seconds: float = 30.0) -> N
         if time.monotonic() > end:
             raise SystemExit(f"{what}: not within {seconds:g} s")
         time.sleep(0.05)
+
+
+def _kill(pid: int) -> None:
+    for one in (*_children(pid), pid):
+        subprocess.run(["kill", "-KILL", str(one)], check=False)
 
 
 def _children(pid: int) -> list[int]:
