@@ -197,8 +197,9 @@ class View:
         found: dict[str, dict[str, Any]] = {}
         owners = self._owners()
         for backend, servers in self._steering.conditions.items():
+            wanted = self._steering.wanted.backends.get(backend, {})  # one that left may have had the same address
             for server, condition in servers.items():
-                if condition != "up":
+                if condition != "up" and server in wanted:
                     found.setdefault(owners.get(backend, backend), {})[address_of(server)] = condition
         return found
 

@@ -130,15 +130,18 @@ def test_a_realm_of_its_own_survives(folder: Path) -> None:
     """It is built, frozen, cut, wiped and killed under load; no call is lost but those of HAProxy's own death, and nothing is
     left of it."""
     before = left_behind()
-    wanted = ["freeze:instance", "partition", "wipe", "kill:haproxy", "flap"]
+    wanted = ["freeze:instance", "partition", "wipe", "kill:haproxy", "kill:instance", "flap"]
     words = [word for one in wanted for word in ("--only", one)]
     told = drill(environ(folder), "--own", "--go", "--seconds", "1", *words)
     assert told["held"], told["says"]
-    assert [one["fault"] for one in told["faults"]] == ["partition", "kill", "wipe", "freeze", "flap"]
+    assert [one["fault"] for one in told["faults"]] == ["partition", "kill", "wipe", "freeze", "kill", "flap"]
     for row in told["faults"]:
         assert row["requests"] > 30, row
         if row["target"] != "haproxy":
             assert (row["lost_get"], row["verdict"] in ("held", "as told")) == (0, True), row
+    assert (
+        told["faults"][4]["recovered_ms"] < 15_000
+    )  # an instance that was killed is not left ejected by HAProxies elsewhere
     assert left_behind() == before
     assert not (folder / "state" / "drill.journal").exists()
 
