@@ -13,6 +13,7 @@ from atlas import announcement as announcements
 from atlas.announcement import Announcement
 from atlas.model import Instance
 from smartrealm.errors import ValidationFailed
+from smartrealm.wording import plain
 
 _log = logging.getLogger("sidecar")
 
@@ -100,7 +101,7 @@ class Folder:
             del self._files[name]
         except (ValidationFailed, OSError) as error:
             file.reason = str(error)
-            _log.warning("%s is not used: %s", self.path / name, file.reason)
+            _log.warning("%s is not used: %s", plain(self.path / name), plain(file.reason))
 
     def _arranged(self) -> Mapping[str, Announced]:
         wanted: dict[str, Announced] = {}

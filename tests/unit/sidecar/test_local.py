@@ -194,6 +194,14 @@ def test_what_a_stranger_answers_on_the_port_of_the_dead_counts_for_nothing(host
     assert host.carried() == {}
 
 
+def test_the_name_of_a_bad_file_writes_no_line_of_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may announce may choose a name with a line break: what is logged of it stays one line."""
+    (host.settings.announcements / "x\nERROR sidecar: all is lost.json").write_text("{}")
+    host.passes()
+    (line,) = [record.getMessage() for record in caplog.records if "is not used" in record.getMessage()]
+    assert "\n" not in line
+
+
 def test_a_bad_file_harms_no_other(host: Host) -> None:
     """It is reported with its path and the reason, until it is put right."""
     announce(host.directory, ONE)
