@@ -162,6 +162,8 @@ def _reload(host: SidecarHost) -> None:
 class _Door:
     """The way into another HAProxy."""
 
+    name = "plain"
+
     def __init__(self, socket: Path) -> None:
         self._socket = socket
 
