@@ -162,7 +162,7 @@ class Agent:
         """Work until `stop`; `started` is called once HAProxy takes calls."""
         said = False
         while not self._stop.is_set():
-            seconds = self._turn()
+            seconds = self._turn_whatever_happens()
             if not said and self._steering.applied is not None:
                 said = True
                 self._tell_services()
@@ -197,6 +197,15 @@ class Agent:
         self._wake.set()
 
     # -- one turn ------------------------------------------------------------------------------------------------------
+
+    def _turn_whatever_happens(self) -> float:
+        """A turn; what nobody foresaw is told, and the next one begins with asking HAProxy what it knows."""
+        try:
+            return self._turn()
+        except Exception as error:
+            if self._steering.forget(error):
+                _log.exception("a turn of the agent failed; HAProxy goes on as it is, and the agent tries again")
+            return 1.0
 
     def _turn(self) -> float:
         """Everything that is due; gives the seconds until something is again."""

@@ -175,6 +175,12 @@ class Steering:
         self.failure = None
         return self._until_next()
 
+    def forget(self, error: Exception) -> bool:
+        """Go on after an error that nobody foresaw: what HAProxy knows is to be read anew. Gives whether the error is news."""
+        told = f"{type(error).__name__}: {error}"
+        news, self.failure, self.known, self._alive_at = told != self.failure, told, None, -1.0
+        return news
+
     def ask_reload(self, why: str) -> None:
         """Load HAProxy anew as soon as it may be."""
         if self.wish is None:

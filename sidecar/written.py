@@ -56,6 +56,16 @@ def write_files(files: Files, settings: Settings) -> tuple[str, ...]:
 
 def check_files(files: Files, settings: Settings) -> tuple[Problem, ...]:
     """See `Proxy.check`."""
+    try:
+        return _check_copy(files, settings)
+    except OSError as error:
+        raise Unavailable(
+            f"HAProxy's file cannot be tried in {_scratch(settings)} ({error.strerror or error}): nothing was changed; "
+            "make room there."
+        ) from error
+
+
+def _check_copy(files: Files, settings: Settings) -> tuple[Problem, ...]:
     with tempfile.TemporaryDirectory(prefix="haproxy-check-", dir=_scratch(settings)) as directory:
         config = Path(directory) / settings.proxy_config.name
         maps = Path(directory) / settings.proxy_maps.name

@@ -8,8 +8,9 @@ import pytest
 
 from sidecar.master import Processes, parse_processes
 from sidecar.proxy import Pace, command, version_numbers
+from sidecar.render import Files
 from sidecar.settings import Settings
-from sidecar.written import Problem, alerts, problems
+from sidecar.written import Problem, alerts, check_files, problems
 from smartrealm.errors import Unavailable
 
 FILE = """global
@@ -97,3 +98,11 @@ def test_haproxy_is_run_in_the_foreground_with_a_master() -> None:
         "haproxy", "-W", "-f", "/run/s/haproxy.cfg", "-p", "/run/s/haproxy.pid", "-S", "/run/s/master.sock,mode,600",
     ]  # fmt: skip
     assert command(settings, notify=True)[1] == "-Ws"
+
+
+def test_a_file_that_cannot_be_tried_changes_nothing(tmp_path: Path) -> None:
+    """No room to try HAProxy's file in is told as that, with the place; it is no error that nobody foresaw."""
+    (tmp_path / "here").write_text("a file where the folder should be")
+    settings = Settings(directory=tmp_path / "here", state=tmp_path)
+    with pytest.raises(Unavailable, match="cannot be tried in"):
+        check_files(Files("", {}), settings)

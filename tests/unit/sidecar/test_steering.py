@@ -438,6 +438,16 @@ def test_a_haproxy_that_somebody_else_starts_is_not_waited_for(bench: Bench) -> 
     assert bench.steering.failure is None
 
 
+def test_after_an_error_that_nobody_foresaw_haproxy_is_read_anew(bench: Bench) -> None:
+    """The same error is news once; the next turn asks HAProxy what it knows and goes on."""
+    bench.turn(plan(identity=[ONE]))
+    assert bench.steering.forget(ValueError("odd"))
+    assert not bench.steering.forget(ValueError("odd"))
+    bench.turn(plan(identity=[ONE, TWO]), 0.1)
+    assert bench.servers("identity") == {ONE.name, TWO.name}
+    assert bench.steering.failure is None
+
+
 def test_what_fails_again_and_again_is_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """HAProxy takes no file at all: the loop goes on, says why in its state, and does not fill the log."""
     bench.world.problems = [Problem("", "no such thing")]
