@@ -103,6 +103,7 @@ def test_haproxy_is_run_in_the_foreground_with_a_master() -> None:
 def test_a_file_that_cannot_be_tried_changes_nothing(tmp_path: Path) -> None:
     """No room to try HAProxy's file in is told as that, with the place; it is no error that nobody foresaw."""
     (tmp_path / "here").write_text("a file where the folder should be")
+    (tmp_path / "here").chmod(0o700)
     settings = Settings(directory=tmp_path / "here", state=tmp_path)
     with pytest.raises(Unavailable, match="cannot be tried in"):
         check_files(Files("", {}), settings)
