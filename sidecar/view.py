@@ -153,7 +153,9 @@ class View:
             unusable=dict(self._local.problems()),
             ejected=self._ejected(),
             ejections=steering.counts.ejections,
-            files_failure="; ".join(one.rstrip(".") for one in (steering.files_failure, self._remembered.failure) if one),
+            files_failure="; ".join(
+                one.rstrip(".") for one in (steering.files_failure, self._remembered.failure) if one
+            ),
             tokens_failure=self._tokens.trouble,
             lease_failure=self._keeper.failure,
             apply_seconds=self.apply.histogram(),
