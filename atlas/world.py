@@ -14,7 +14,6 @@ from atlas.model import EVERY_SERVICE, Edit, Instance, Kind, Lease, Override, Ru
 from atlas.splits import Share, parse_split, share_for, share_of
 from smartrealm.errors import ValidationFailed
 
-
 _log = logging.getLogger("atlas")
 
 

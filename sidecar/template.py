@@ -80,7 +80,7 @@ def service() -> list[str]:
     empty = problem(503, "unavailable", "%s is known, and no instance of it takes calls now.", named=True)
     return [
         "mode http",
-        "balance leastconn",
+        "balance roundrobin",
         "# All of another zone at once, not the first of them alone.",
         "option allbackups",
         "timeout connect 1s",

@@ -98,7 +98,21 @@ class Network:
             return Host(name, f"127.0.1.{number}")
         namespace = self._namespace(name)
         plug, address = f"plug{number}", f"10.77.0.{number}"
-        _ip("link", "add", "name", "net0", "netns", namespace, "type", "veth", "peer", "name", plug, "netns", self._switch)
+        _ip(
+            "link",
+            "add",
+            "name",
+            "net0",
+            "netns",
+            namespace,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            plug,
+            "netns",
+            self._switch,
+        )
         _ip("-n", self._switch, "link", "set", plug, "master", "switch", "up")
         _ip("-n", namespace, "addr", "add", f"{address}/24", "dev", "net0")
         _ip("-n", namespace, "link", "set", "net0", "up")

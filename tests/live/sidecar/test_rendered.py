@@ -323,6 +323,18 @@ def test_a_side_takes_the_buckets_below_its_limit(realm: Proxy, bucket: int, sid
     assert realm.ask("split", headers=[("Smart-Bucket", str(bucket))]).body["instance"] == side
 
 
+def test_weights_count_however_few_calls_there_are() -> None:
+    """One caller, one call after the other: 1 to 3 to 6 is what the instances get, within a call or two of a hundred."""
+    with quick_instances(3) as ports:
+        weighted = tuple(
+            replace(server(port), weight=weight) for port, weight in zip(ports, (30, 90, 180), strict=True)
+        )
+        with running({"identity": Route("identity", weighted)}) as proxy:
+            answers = pipelined(proxy.port, [_get("identity", "X: y") for _ in range(1000)])
+    found = Counter(int(answer.split()[0]) for answer in answers)
+    assert [round(found[port] / 10) for port in ports] == [10, 30, 60]
+
+
 def test_a_side_that_cannot_take_calls_leaves_them_to_the_others(realm: Proxy) -> None:
     """Whether it never had a server, or the last one was found bad."""
     assert realm.ask("side-empty").body["instance"] == "one"

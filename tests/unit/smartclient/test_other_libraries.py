@@ -11,8 +11,8 @@ import vcr
 
 import smartclient
 from smartclient import runtime
+from tests.live.smartclient.test_recorder import direct
 from tests.unit.smartclient.echo import Echo, echo
-from tests.unit.smartclient.test_recorder import direct
 
 __all__ = ["direct", "echo"]
 
