@@ -51,17 +51,12 @@ def server(scheme: str) -> Backend:
     return fresh
 
 
-@contextlib.contextmanager
-def dynamodb_and_zookeeper(directory: Path) -> Iterator[str]:
-    """The catalogue in DynamoDB, presence in ZooKeeper."""
-    yield f"{shared.url('dynamodb')} + {shared.url('zookeeper')}"
-
-
 STORES: dict[str, Backend] = {
     "sqlite": sqlite,
     **{scheme: server(scheme) for scheme in SERVERS},
 }
-JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice, "dynamodb+zookeeper": dynamodb_and_zookeeper}
+JOINED: dict[str, Backend] = {"sqlite+sqlite": sqlite_twice}
+"""Two stores as one map are the same code whatever they are; tests/live/test_two_services.py joins DynamoDB and ZooKeeper."""
 served = ManyMaps(keys=KEYS)
 DIRECTORIES: dict[str, Backend] = {"http": served.fresh}
 

@@ -136,7 +136,7 @@ def test_a_realm_of_its_own_survives(folder: Path) -> None:
     assert told["held"], told["says"]
     assert [one["fault"] for one in told["faults"]] == ["partition", "kill", "wipe", "freeze", "kill", "flap"]
     for row in told["faults"]:
-        assert row["requests"] > 30, row
+        assert row["requests"] > 15, row  # callers that met the frozen instance waited for it
         if row["target"] != "haproxy":
             assert (row["lost_get"], row["verdict"] in ("held", "as told")) == (0, True), row
     assert (

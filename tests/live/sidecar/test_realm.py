@@ -153,7 +153,7 @@ def test_an_instance_that_flaps_is_left_out(town: Town) -> None:
     caller = town.hosts[0]
     reloads = caller.ask("/v1/status")[1]["reloads"]["count"]
     standings = [town.realm.standing(caller, "identity", town.address(child))]
-    end = time.monotonic() + 8
+    end = time.monotonic() + 4
     with DoorLoad(caller, "orders") as load:
         while time.monotonic() < end:
             for number in (signal.SIGSTOP, signal.SIGCONT):
