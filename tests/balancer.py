@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 
+from tests.processes import Callers
+
 
 class Balancer:
     """Forwards TCP connections in turn to the backends that are up.
@@ -99,7 +101,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
-class Load:
+class Load(Callers):
     """Clients that send GET and POST on fresh and on kept connections until told to stop, and count.
 
     A request is lost when it has no good answer, whatever the reason: this client never repeats one.
@@ -114,18 +116,6 @@ class Load:
         self._stop = threading.Event()
         kinds = [(method, kept) for method in ("GET", "POST") for kept in (False, True)]
         self._threads = [threading.Thread(target=self._send, args=kind, daemon=True) for kind in kinds]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(15)
 
     def total(self) -> int:
         return sum(self.good.values())

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hosts import Host, Network
-from tests.processes import Child, free_port, wait_until
+from tests.processes import Callers, Child, free_port, wait_until
 from tests.store_servers import zookeeper_command
 
 ROOT = Path(__file__).parents[1]
@@ -326,7 +326,7 @@ class SidecarRealm:
             child.stop(5, how=signal.SIGKILL)
 
 
-class DoorLoad:
+class DoorLoad(Callers):
     """Clients of one host that call a service through its sidecar, on kept and on fresh connections, and repeat nothing.
 
     A request is lost when it has no answer 200; `lost` begins with the time of day at which it was sent, and ends with its
@@ -356,16 +356,6 @@ class DoorLoad:
         """Wait until so many more requests were answered."""
         wanted = self.total + more
         wait_until(lambda: self.total >= wanted, seconds, what=f"{more} more answers")
-
-    def __enter__(self) -> DoorLoad:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(15)
 
     def _send(self, method: str, kept: bool) -> None:
         connection = self._host.door()

@@ -22,7 +22,7 @@ from sidecar.render import render
 from sidecar.runtime import Runtime
 from sidecar.servers import server_name
 from sidecar.settings import Settings
-from tests.processes import Child, accepts, free_port
+from tests.processes import Callers, Child, accepts, free_port
 
 
 class Instance:
@@ -209,20 +209,20 @@ def pipelined(port: int, requests: list[bytes], *, at_once: int = 400) -> list[s
     return bodies
 
 
-class Load:
+class Load(Callers):
     """Calls to some services, one after the other in a few threads, until it is left; what was not answered 200 is `lost`."""
 
     def __init__(self, port: int, services: Iterable[str], *, threads: int = 2) -> None:
         self._port = port
         self._services = list(services)
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(threads)]
         self.good = 0
         self.lost: list[str] = []
 
     def _run(self, number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        while not self._over.is_set():
+        while not self._stop.is_set():
             number += 1
             service = self._services[number % len(self._services)]
             method = "POST" if number % 3 == 0 else "GET"
@@ -238,16 +238,6 @@ class Load:
             else:
                 self.good += 1
         connection.close()
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def seconds(begun: float) -> float:

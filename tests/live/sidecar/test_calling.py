@@ -22,7 +22,7 @@ from smartrealm.headers import CallContext, enter_call, leave_call
 from smartservice.splits import Edge
 from tests.faults import FaultServer, answer as fault_answer
 from tests.live.sidecar.rendered import Instance, Proxy, running, server
-from tests.processes import Child, accepts, free_port, wait_until
+from tests.processes import Callers, Child, accepts, free_port, wait_until
 
 pytestmark = pytest.mark.needs("haproxy")
 
@@ -182,7 +182,7 @@ def test_connections_to_haproxy_are_kept(proxy: Proxy, session_of: Callable[...,
     assert [len(idle) for idle in session.mesh.pools._idle.values()] == [1]
 
 
-class Load:
+class Load(Callers):
     """Calls without a pause, GET and POST in turn; what was lost, and by how many calls which way was taken."""
 
     def __init__(self, session: smartclient.Session) -> None:
@@ -190,11 +190,11 @@ class Load:
         self.calls = 0
         self.last = ""
         self._session = session
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(method,)) for method in ("get", "post")]
 
     def _run(self, method: str) -> None:
-        while not self._over.is_set():
+        while not self._stop.is_set():
             try:
                 response = getattr(self._session, method)("service://identity/", data=b"x")
                 self.last = response.attempts[-1].instance
@@ -203,16 +203,6 @@ class Load:
             except smartclient.RequestException as error:
                 self.lost.append(f"{method} {error}")
             self.calls += 1
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_haproxy_may_stop_and_come_back_without_a_call_lost(
