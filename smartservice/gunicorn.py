@@ -338,6 +338,10 @@ class Hooks:
             health_path=self._options.health_path,
             metrics_path=self._options.metrics_path,
         )
+        for number in (signal.SIGINT, signal.SIGQUIT):  # until gunicorn sets them, the master's handlers would queue them
+            signal.signal(number, self._side.quit)
+        if _instance.board.stopping == "quickly":  # told before that; loading the app first may take long
+            sys.exit(0)
 
     def post_worker_init(self, worker: Any) -> None:
         """Start the app's threads and the management listener in this worker."""
