@@ -18,6 +18,7 @@ from typing import Any
 
 from sidecar.layout import Layout, fresh_layout, lay_out
 from sidecar.model import Route, Server, State
+from sidecar.probe import serves
 from sidecar.render import render
 from sidecar.runtime import Runtime
 from sidecar.servers import server_name
@@ -167,7 +168,8 @@ def running(
         (settings.proxy_maps / f"{name}.map").write_text(text)
     try:
         with Child([program, "-db", "-f", settings.proxy_config], output=directory / "haproxy.log") as child:
-            child.wait_ready(lambda: accepts(settings.port))
+            # It listens on its ports before its sockets are there.
+            child.wait_ready(lambda: accepts(settings.port) and serves(settings.runtime_socket))
             yield Proxy(settings, child, state, layout)
     finally:
         shutil.rmtree(directory)

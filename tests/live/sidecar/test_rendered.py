@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import stat
 import subprocess
@@ -152,7 +153,8 @@ def test_haproxys_own_failures_name_the_service(realm: Proxy) -> None:
     assert ended.body["instance"] == "r1"
     dead = realm.ask("dead", method="POST", body=b"x")
     assert (dead.status, dead.body["code"], dead.body["service"]) == (503, "unavailable", "dead")
-    assert dead.headers["smart-service"] == "unreached"
+    # The one until HAProxy has found out by itself that nobody is there, the other from then on.
+    assert dead.headers["smart-service"] in ("unreached", "empty")
     slow = realm.ask("quick", "/slow")
     assert (slow.status, slow.body["code"], slow.body["service"]) == (504, "gateway-timeout", "quick")
     assert {answer.headers["content-type"] for answer in (ended, dead, slow)} == {PROBLEM}
@@ -234,9 +236,10 @@ def test_a_bucket_is_no_token(guarded: Proxy, service: str) -> None:
 def test_no_caller_gets_out_of_sight_by_an_upgrade(guarded: Proxy) -> None:
     """What speaks HTTP/2 in clear text would take the connection over, and any Smart-Caller after that; other upgrades pass."""
     token = ("Smart-Sidecar-Token", "token of orders")
-    for upgrade, passes in (("h2c", False), ("chat/1, H2C", False), ("chat/1", True)):
+    for upgrade in ("h2c", "chat/1, H2C", "chat/1"):
         seen = guarded.ask("identity", headers=[token, ("Connection", "Upgrade"), ("Upgrade", upgrade)]).seen
-        assert ("upgrade" in seen) is passes
+        assert "h2c" not in seen.get("upgrade", "").lower()  # newer ones take it off the list, and leave the rest
+    assert seen["upgrade"] == "chat/1"
 
 
 def test_the_token_decides_who_calls(guarded: Proxy) -> None:
@@ -455,5 +458,5 @@ def test_haproxy_has_nothing_to_complain_about(tokens: dict[str, str] | None) ->
     with running({}, tokens=tokens) as proxy:
         checked = subprocess.run(["haproxy", "-c", "-f", proxy.settings.proxy_config], capture_output=True, text=True)
         assert (checked.returncode, checked.stderr) == (0, "")
-        said = [line for line in proxy.child.text().splitlines() if "WARNING" in line and "started as root" not in line]
-        assert said == []
+        said = [line for line in proxy.child.text().splitlines() if "WARNING" in line]
+        assert [line for line in said if not re.search("started as (the )?root", line)] == []
