@@ -1,8 +1,8 @@
 """When a server that HAProxy has ejected is set up again. Decides only; the clock is handed in.
 
-HAProxy takes a server out after some bad answers, and would look at it again after a minute with a mere connection. So it
-is tried again by us: after 5 s, 10 s, 20 s ... 60 s, and the count begins anew once it has behaved well for some minutes.
-The same goes for a server that a check found dead: setting it up costs at most a connection that is tried elsewhere.
+HAProxy takes a server out after some bad answers, and takes it in again after two mere connections, within 9 s. So it is kept
+down and tried again by us: after 5 s, 10 s, 20 s ... 60 s, and the count begins anew once it has behaved well for some minutes.
+A server that could not be connected to is tried at these times, too, or comes back when HAProxy can connect to it.
 
 When more than half of the servers of a backend that should take calls are ejected for their answers, the fault is likely not
 theirs: all of these are tried at once, and again each second. Calling bad ones beats calling none. Calling dead ones does not:
@@ -20,8 +20,13 @@ from sidecar.model import Server
 FIRST_SECONDS = 5.0
 LONGEST_SECONDS = 60.0
 PANIC_SECONDS = 1.0
+KEPT_DOWN_SECONDS = 1.0
+"""How often HAProxy is told again that a server is down: its second look at one comes 3 s after the first, at times 1.5 s."""
 FORGIVEN_SECONDS = 300.0
 """After so long without an ejection the next one counts as the first."""
+
+_UNREACHED = "L4 unsuccessful connection"
+"""What HAProxy gives as the last error when calls could not even be connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,15 @@ class Ejections:
     def next_at(self, wanted: Mapping[str, Mapping[str, Server]]) -> float | None:
         """When `due` has something next; None while nothing is ejected."""
         return min((at for _, at in self._due(wanted)), default=None)
+
+    def kept_down(self, wanted: Mapping[str, Mapping[str, Server]]) -> tuple[tuple[str, str], ...]:
+        """The servers (backend, name) that HAProxy must be told are down, every `KEPT_DOWN_SECONDS`: connecting to them says
+        nothing, since their answers were bad, and their time has not come."""
+        return tuple(
+            (ejection.backend, ejection.server)
+            for ejection, _ in self._due(wanted)
+            if ejection.cause == "answers" and _UNREACHED not in ejection.reason and ejection.tried_at is None
+        )
 
     def panicking(self, wanted: Mapping[str, Mapping[str, Server]]) -> tuple[str, ...]:
         """The backends of which more than half of the servers are ejected for their answers."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import template
-from sidecar.diff import check_entry, server_words
+from sidecar.diff import CHECK, check_entry, server_words
 from sidecar.fields import is_backend, refuse
 from sidecar.layout import MAPS, NEWER, Layout
 from sidecar.model import Server, State
@@ -56,7 +56,7 @@ def render(state: State, layout: Layout, settings: Settings, *, descriptors: int
 def fingerprint(settings: Settings) -> str:
     """What an HAProxy says of itself that was loaded with these settings, by this version: all of the file counts but the backends
     and what depends on their number or on the process that wrote it."""
-    text = "\n".join([_section("global", _process(settings, 0, 0, 0)), *_rules(settings)])
+    text = "\n".join([_section("global", _process(settings, 0, 0, 0)), *_rules(settings), CHECK])
     return f"sidecar-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

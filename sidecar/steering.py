@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from sidecar.diff import DONE, Command, commands
-from sidecar.ejection import Ejections
+from sidecar.ejection import KEPT_DOWN_SECONDS, Ejections
 from sidecar.events import Event
 from sidecar.facts import Refusal
 from sidecar.fields import check_route
@@ -127,7 +127,7 @@ class Steering:
         self._tokens_tried: Mapping[str, str] | None = None
         self._leaving: Mapping[str, tuple[str, ...]] = {}
         self._draining: tuple[tuple[str, str], ...] = ()
-        self._alive_at = self._compare_at = self._count_at = self._reload_at = -1.0
+        self._alive_at = self._compare_at = self._count_at = self._reload_at = self._keep_down_at = -1.0
         self._filing = Filing(clock=clock, begin=begin)
 
     def begin(self) -> None:
@@ -159,7 +159,7 @@ class Steering:
                 self._reload(plan)
             if self._clock() >= self._compare_at:
                 self._compare()
-            self._lift_ejections()
+            self._see_to_the_ejected()
             if self._clock() >= self._count_at:
                 self._follow_the_leaving()
             self._filing.begin_when_due(self._writing)
@@ -379,13 +379,15 @@ class Steering:
             self.counts.ejections += 1
             _log.warning("HAProxy ejects %s/%s: %s", event.backend, event.server, event.reason or event.cause)
 
-    def _lift_ejections(self) -> None:
-        """Set those up again whose time has come."""
-        due = self.ejections.due(self._clock(), self.wanted.backends)
-        if due:
-            self.runtime.run(
-                Command(f"set server {backend}/{server} health up", DONE, backend) for backend, server in due
-            )
+    def _see_to_the_ejected(self) -> None:
+        """Set those up again whose time has come, and keep the others down."""
+        now = self._clock()
+        todo = [_health(one, "up") for one in self.ejections.due(now, self.wanted.backends)]
+        if now >= self._keep_down_at:
+            todo += [_health(one, "down") for one in self.ejections.kept_down(self.wanted.backends)]
+            self._keep_down_at = now + KEPT_DOWN_SECONDS
+        if todo:
+            self.runtime.run(todo)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -468,6 +470,8 @@ class Steering:
         lift_at = self.ejections.next_at(self.wanted.backends)
         if lift_at is not None:
             moments.append(lift_at)
+        if self.ejections.kept_down(self.wanted.backends):
+            moments.append(self._keep_down_at)
         if self.wish is not None:
             moments.append(max(self._reload_at, self._clock() + self.proxy.reload_due_in()))
         return max(0.0, min(moments) - self._clock())
@@ -477,6 +481,11 @@ def descriptors() -> int:
     """How many files HAProxy may open, which has our limits; 0 where there is none."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if hard == resource.RLIM_INFINITY else min(hard, 1 << 20)
+
+
+def _health(key: tuple[str, str], health: str) -> Command:
+    backend, server = key
+    return Command(f"set server {backend}/{server} health {health}", DONE, backend)
 
 
 def _leaving(before: State, after: State, known: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:

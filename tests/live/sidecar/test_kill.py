@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,7 +12,8 @@ import pytest
 
 from tests.hosts import hosts
 from tests.kills import Kills
-from tests.sidecar_realm import SidecarRealm
+from tests.processes import wait_until
+from tests.sidecar_realm import DoorLoad, SidecarRealm
 
 pytestmark = pytest.mark.needs("haproxy")
 
@@ -33,3 +37,39 @@ def test_a_killed_instance_takes_no_more_along_than_it_was_working_on() -> None:
         assert kills.elsewhere(kills.lost("POST")) == []
         assert kills.good("GET") > 100
         assert kills.good("POST") > 100
+
+
+def test_a_haproxy_without_its_agent_finds_instances_again_that_are_restarted() -> None:
+    """Nobody tells it of drains and of instances that are back. All of a service restart one after the other: no GET is lost, and
+    no call for want of an instance. (A POST that an instance has taken when it closes its door cannot be sent again.)"""
+    with (
+        TemporaryDirectory(prefix="k") as folder,
+        hosts(apart=False) as network,
+        SidecarRealm(Path(folder), network, f"sqlite:///{folder}/map.db") as realm,
+    ):
+        steady, orphaned = realm.host("a"), realm.host("b")
+        for host in (steady, orphaned):
+            host.start_sidecar()
+        for _ in range(3):
+            steady.start_service("identity", supervised=True)
+        agent, orphaned.agent = orphaned.agent, None
+        assert agent is not None
+        agent.stop(how=signal.SIGKILL)
+        with DoorLoad(orphaned, "identity") as load:
+            load.wait_for(50)
+            for pid_file in sorted(steady.folder.glob("identity-*.pid")):
+                before = pid_file.read_text()
+                os.kill(int(before), signal.SIGTERM)
+                wait_until(partial(is_replaced, pid_file, before), 30, what="a new process")
+                address = f"{steady.address}:{pid_file.stem.partition('-')[2]}"
+                realm.wait_called("identity", address, 30)
+                load.wait_for(20)
+            load.ports.clear()
+            wait_until(lambda: len(load.ports) == 3, 30, what="calls to all of them")
+        assert load.lost_of("GET") == []
+        assert [told for told in load.lost if " 503 " in told] == []
+
+
+def is_replaced(pid_file: Path, before: str) -> bool:
+    """Whether another process has written its pid there."""
+    return pid_file.exists() and pid_file.read_text() not in ("", before)

@@ -8,14 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.diff import Command, check_entry, commands, missing_backends, removals, server_words
+from sidecar.diff import CHECK, Command, check_entry, commands, missing_backends, removals, server_words
 from sidecar.layout import MAPS
 from sidecar.model import Server, State
 from smartrealm.errors import ValidationFailed
 
 ONE = Server("10.0.0.1:8000", "10.0.0.1", 8000)
 TWO = Server("10.0.0.2:8000", "10.0.0.2", 8000, weight=50)
-KEEP = "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s pool-purge-delay 1s"
 
 
 def state(backends: Mapping[str, Collection[Server]], **maps: Mapping[str, str]) -> State:
@@ -44,7 +43,7 @@ def test_a_new_service_has_its_servers_before_a_map_leads_to_it() -> None:
     wanted = state({"_spare_001": [ONE]}, routes={"billing": "_spare_001"}, timeouts={"billing": "500"})
     assert commands(known, wanted) == [
         Command(
-            f"add server _spare_001/10.0.0.1:8000 10.0.0.1:8000 {KEEP} weight 100",
+            f"add server _spare_001/10.0.0.1:8000 10.0.0.1:8000 {CHECK} weight 100",
             "New server registered.",
             "billing",
         ),
@@ -69,7 +68,7 @@ def test_one_instance_takes_the_place_of_another_without_a_gap() -> None:
     """The new one takes calls before the old one stops."""
     known, wanted = state({"identity": [ONE]}), state({"identity": [TWO]})
     assert texts(known, wanted) == [
-        f"add server identity/10.0.0.2:8000 10.0.0.2:8000 {KEEP} weight 50",
+        f"add server identity/10.0.0.2:8000 10.0.0.2:8000 {CHECK} weight 50",
         "enable health identity/10.0.0.2:8000",
         "enable server identity/10.0.0.2:8000",
         "set server identity/10.0.0.1:8000 state maint",
@@ -152,7 +151,7 @@ def test_an_ipv6_address_is_the_same_however_it_is_written() -> None:
     """HAProxy writes some in another way than Python."""
     ours, theirs = (Server("v6:1", host, 1) for host in ("::ffff:102:304", "::ffff:1.2.3.4"))
     assert texts(state({"b": [theirs]}), state({"b": [ours]})) == []
-    assert server_words(Server("v6:1", "fd00::1", 80, backup=True), "b") == f"[fd00::1]:80 {KEEP} weight 100 backup"
+    assert server_words(Server("v6:1", "fd00::1", 80, backup=True), "b") == f"[fd00::1]:80 {CHECK} weight 100 backup"
 
 
 def test_a_map_gets_only_what_differs() -> None:

@@ -136,3 +136,21 @@ def test_nothing_is_due_while_nothing_is_ejected(ejected: str) -> None:
     ejections.down("orders", ejected, 0.0)
     ejections.up("orders", ejected, 1.0)
     assert ejections.next_at(FOUR) is None
+
+
+def test_a_server_with_bad_answers_is_kept_down_until_its_time() -> None:
+    """HAProxy would take it in again as soon as it can be connected to; once it is tried, that is left to HAProxy."""
+    ejections = Ejections()
+    ejections.down("orders", "a", 0.0, "Detected 5 consecutive errors, last one was: Wrong http response")
+    assert ejections.kept_down(FOUR) == (("orders", "a"),)
+    ejections.due(5.0, FOUR)
+    assert ejections.kept_down(FOUR) == ()
+
+
+def test_a_server_that_could_not_be_connected_to_may_come_back_by_itself() -> None:
+    """As may one that a check found dead, one that drains, and one that is gone: nothing is said of these."""
+    ejections = Ejections()
+    ejections.down("orders", "a", 0.0, "Detected 5 consecutive errors, last one was: L4 unsuccessful connection")
+    ejections.down("orders", "b", 0.0, "Layer4 connection problem", "check")
+    ejections.down("orders", "gone", 0.0, "bad")
+    assert ejections.kept_down(FOUR) == ()

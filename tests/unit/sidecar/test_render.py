@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar import template
+from sidecar.diff import CHECK
 from sidecar.layout import MAPS, Layout, fresh_layout, lay_out
 from sidecar.model import Route, Server, Side, State
 from sidecar.render import Files, connections, render
@@ -37,12 +38,9 @@ def lines_of(text: str, section: str) -> list[str]:
 def test_each_service_has_a_backend_that_differs_by_its_servers_alone() -> None:
     """Everything else is in the defaults, so that a spare one is as good."""
     text = rendered(Route("identity", (ONE, SIX), (Side(5, (ONE,)),)), Route("billing")).config
-    check = (
-        "check inter 60s fall 3 rise 1 observe layer7 error-limit 5 on-error mark-down slowstart 5s pool-purge-delay 1s"
-    )
     assert lines_of(text, "backend identity from _service") == [
-        f"server 10.0.0.1:8000 10.0.0.1:8000 {check} weight 100",
-        f"server fd00::2:8000 [fd00::2]:8000 {check} weight 7 backup",
+        f"server 10.0.0.1:8000 10.0.0.1:8000 {CHECK} weight 100",
+        f"server fd00::2:8000 [fd00::2]:8000 {CHECK} weight 7 backup",
     ]
     backends = re.findall(r"^backend (\S+) from _service$", text, re.MULTILINE)
     assert backends == ["billing", "identity", "identity:1", "_spare_001"]

@@ -400,16 +400,20 @@ def test_a_draining_server_is_counted_until_it_has_no_call(bench: Bench) -> None
 
 
 def test_an_ejected_server_is_set_up_again_when_its_time_has_come(bench: Bench) -> None:
-    """HAProxy takes one of three out; five seconds later it is told to try it again, not before."""
+    """HAProxy takes one of three out: it is told every second that it is down, and five seconds later to try it again."""
     standing = plan(identity=[ONE, TWO, server(8003)])
     bench.turn(standing)
     bench.steering.events.put(Event("identity", TWO.name, False, "answers", "500"))
-    assert bench.turn(standing) <= 5.0
+    down = f"set server identity/{TWO.name} health down"
+    assert bench.turn(standing) <= 1.0
     assert bench.steering.counts.ejections == 1
-    bench.turn(standing, 4.0)
-    assert bench.world.sent == []
+    assert bench.turn(standing, 1.0) <= 1.0
+    bench.turn(standing, 0.5)
+    bench.turn(standing, 0.5)
+    bench.turn(standing, 2.4)
+    assert bench.world.sent == [down, down, down]
     bench.turn(standing, 1.1)
-    assert bench.world.sent == [f"set server identity/{TWO.name} health up"]
+    assert bench.world.sent[3:] == [f"set server identity/{TWO.name} health up"]
 
 
 def test_a_full_disk_stops_no_change(bench: Bench) -> None:
