@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from atlas.announcement import Announcement
-from atlas.model import is_service_name, is_text, is_whole
+from atlas.model import is_service_name, is_text
 from atlas.pages import HEADERS, TYPES, find_file
 from sidecar import metrics
 from sidecar.audit import Audit
@@ -55,10 +54,6 @@ class Source(Protocol):
     def accept(self, service: str, *, by: str, why: str) -> tuple[str, ...]:
         """Let the instances go that the guard holds; gives their addresses."""
         ...
-
-    def announce(self, announcement: Announcement) -> object: ...
-
-    def withdraw(self, service: str, port: int | None) -> object: ...
 
     def reload(self, *, why: str) -> object: ...
 
@@ -256,16 +251,6 @@ class Admin:
         let_go = self._source.accept(service, by=by, why=data["why"])
         return json_answer({"service": service, "let_go": list(let_go), "by": by})
 
-    def _announce(self, request: Request) -> Answer:
-        announcement = Announcement.from_json(_object(request))
-        self._source.announce(announcement)
-        return json_answer({"announced": announcement.file_name})
-
-    def _withdraw(self, request: Request) -> Answer:
-        data = _body(request, {"service": _is_name, "port": _is_port}, optional=("port",))
-        self._source.withdraw(data["service"], data.get("port"))
-        return json_answer({"withdrawn": data["service"]})
-
     def _reload(self, request: Request) -> Answer:
         data = _body(request, {"why": _is_reason, "by": _is_author}, optional=("by",))
         by = _author(request, data.get("by"))
@@ -276,8 +261,6 @@ class Admin:
 
 _WRITES: Mapping[str, Callable[[Admin, Request], Answer]] = {
     "/v1/accept": Admin._accept,
-    "/v1/announce": Admin._announce,
-    "/v1/withdraw": Admin._withdraw,
     "/v1/reload": Admin._reload,
 }
 _SCOPES = frozenset({"global", "frontend", "backend", "server", "none"})
@@ -330,7 +313,6 @@ _Rule = tuple[Callable[[Any], bool], str]
 _is_name: _Rule = (is_service_name, "the name of a service")
 _is_reason: _Rule = (lambda value: is_text(value, 2000) and bool(value.strip()), "why, in 1 to 2000 characters")
 _is_author: _Rule = (lambda value: is_text(value, 200) and value.isprintable(), "who, in at most 200 characters")
-_is_port: _Rule = (lambda value: is_whole(value, 1, 65535), "a whole number from 1 to 65535")
 
 
 def _object(request: Request) -> Mapping[str, Any]:

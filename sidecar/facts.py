@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from atlas.world import Position
+from sidecar.model import Condition
 
 MapSource = Literal["atlas", "disk", "none"]
 """Where the map in force came from: Atlas answered since the start, it was kept on disk by an earlier process, there is none."""
-
-Condition = Literal["up", "starting", "down", "drain", "maint"]
-"""How HAProxy sees a server. starting: it takes calls, fewer at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +63,11 @@ class OwnInstance:
     service: str
     address: str
     state: str
-    """ready, not ready, draining, starting, gone; in words that a person can read."""
+    """Its phase: see `sidecar.readiness.Phase`."""
     reason: str = ""
     since: float = 0.0
+    checks: int = 0
+    """How often it was asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The instances of this host: who announces itself, whether each is ready, and what the lease of the host says of them.
 
     announce/*.json --Folder--> Announced --checks--> Readiness --> instances() for the lease
-                                                                └─> standing() for the operator
+                                                                └─> own_instances() for the operator
 
 One thread does it all: it looks into the folder several times a second, and asks each instance once in `check_seconds`
 through a selector, so that one that hangs holds up no other.
@@ -17,14 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from atlas.announcement import is_gone, own_pid_space
 from atlas.model import Instance, Lease, Report
 from sidecar.announced import Announced, Folder
 from sidecar.checks import Answer, Check
-from sidecar.readiness import Condition, Readiness
+from sidecar.facts import OwnInstance
+from sidecar.readiness import Phase, Readiness
 from sidecar.resolve import Resolver
 from sidecar.settings import Settings
 from sidecar.usable import literal
@@ -45,33 +45,6 @@ MEMORY_SECONDS = 600.0
 _log = logging.getLogger("sidecar")
 
 
-@dataclass(frozen=True, slots=True)
-class LocalInstance:
-    """One announced instance, for whoever asks how it stands."""
-
-    service: str
-    address: str
-    state: Condition
-    reason: str
-    since: float
-    """Time of day."""
-    version: str = ""
-    weight: int = 100
-    incarnation: str = ""
-    path: str = ""
-    """The file that announces it; empty when it is gone."""
-    answer: Answer | None = None
-    """The last one."""
-    answered_at: float | None = None
-    checks: int = 0
-    """How often it was asked."""
-    losses: int = 0
-    """How often it was lost lately."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 @dataclass(slots=True, eq=False)
 class _Known:
     """What is followed of one announced instance."""
@@ -81,7 +54,6 @@ class _Known:
     due: float
     check: Check | None = None
     answer: Answer | None = None
-    answered_at: float | None = None
     checks: int = 0
     unknown_since: float | None = None
     """Since when its host is a name without an address."""
@@ -138,9 +110,6 @@ class Local:
         be renewed."""
         return self._settled.is_set()
 
-    def wait_settled(self, seconds: float) -> bool:
-        return self._settled.wait(seconds)
-
     def instances(self) -> tuple[Instance, ...]:
         """What the lease of this host carries: those that are ready, and as draining those that nobody is to call any
         more."""
@@ -154,14 +123,14 @@ class Local:
         """By path: why a file is not used."""
         return self._folder.problems
 
-    def standing(self) -> list[LocalInstance]:
+    def own_instances(self) -> list[OwnInstance]:
         """Every announced instance, by service and address."""
         now, wall = self._clock(), self._wall_clock()
         found = [_told(one, wall - now) for one in tuple(self._known.values())]
         for instance, until in tuple(self._leaving.values()):
             if not any(one.service == instance.service and one.address == instance.address for one in found):
                 since = wall - now + until - LEAVING_SECONDS
-                found.append(LocalInstance(instance.service, instance.address, "leaving", "was withdrawn", since))
+                found.append(OwnInstance(instance.service, instance.address, "leaving", "was withdrawn", since))
         return sorted(found, key=lambda one: (one.service, one.address))
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -267,13 +236,13 @@ class Local:
         readiness = one.readiness
         if readiness.losses:
             self._remembered[key] = (readiness.losses, now + MEMORY_SECONDS)
-        if readiness.condition == "ready":
+        if readiness.phase == "ready":
             _log.warning("%s is announced no more, and had not drained", key)
         else:
             _log.info("%s is announced no more", key)
-        if readiness.condition not in ("starting", "gone"):
+        if readiness.phase not in ("starting", "gone"):
             # Those that the map has shown as draining for a while have nothing to wait for.
-            began = now if readiness.condition == "ready" else readiness.since
+            began = now if readiness.phase == "ready" else readiness.since
             self._leaving[key] = (one.announced.instance, began + LEAVING_SECONDS)
 
     # -- the checks ----------------------------------------------------------------------------------------------------
@@ -336,12 +305,11 @@ class Local:
 
     def _answered(self, one: _Known, answer: Answer) -> None:
         one.check, one.answer = None, answer
-        one.answered_at = self._wall_clock()
         one.checks += 1
-        before = one.readiness.condition
+        before = one.readiness.phase
         one.readiness.answered(answer)
         self._note(one, before)
-        if one.readiness.gone_since is not None and one.readiness.condition == "ready":
+        if one.readiness.gone_since is not None and one.readiness.phase == "ready":
             # Workers that have lost their master answer for a moment longer.
             one.due = min(one.due, self._clock() + self.settings.check_seconds / 5)
 
@@ -407,15 +375,15 @@ class Local:
                 del table[key]
                 self._dirty = True
         for one in self._known.values():
-            before = one.readiness.condition
+            before = one.readiness.phase
             one.readiness.passes()
             self._note(one, before)
-            is_dead = one.readiness.condition == "gone" and one.readiness.gone_since is not None
+            is_dead = one.readiness.phase == "gone" and one.readiness.gone_since is not None
             if is_dead and self._folder.remove(one.announced):
                 _log.warning("%s was removed: its process has ended without taking it away", one.announced.path)
 
-    def _note(self, one: _Known, before: Condition) -> None:
-        after = one.readiness.condition
+    def _note(self, one: _Known, before: Phase) -> None:
+        after = one.readiness.phase
         if after != before:
             self._dirty = True
             level = logging.WARNING if before == "ready" and after != "draining" else logging.INFO
@@ -430,10 +398,10 @@ class Local:
             carried[key] = replace(instance, draining=True)
         unready = set()
         for key, one in self._known.items():
-            instance, condition = one.announced.instance, one.readiness.condition
-            if condition not in ("starting", "gone"):
-                carried[key] = replace(instance, draining=condition != "ready")
-            if condition != "ready":
+            instance, phase = one.announced.instance, one.readiness.phase
+            if phase not in ("starting", "gone"):
+                carried[key] = replace(instance, draining=phase != "ready")
+            if phase != "ready":
                 unready.add((instance.service, instance.address))
         before, was_settled = self._instances, self.settled
         self._instances = tuple(carried[key] for key in sorted(carried))
@@ -480,20 +448,13 @@ def lease_id(host: str) -> str:
     return f"sidecar@{host}"
 
 
-def _told(one: _Known, to_wall: float) -> LocalInstance:
+def _told(one: _Known, to_wall: float) -> OwnInstance:
     readiness, instance = one.readiness, one.announced.instance
-    return LocalInstance(
+    return OwnInstance(
         instance.service,
         instance.address,
-        readiness.condition,
+        readiness.phase,
         readiness.reason,
         readiness.since + to_wall,
-        instance.version,
-        instance.weight,
-        instance.incarnation,
-        str(one.announced.path),
-        one.answer,
-        one.answered_at,
         one.checks,
-        readiness.losses,
     )

@@ -67,6 +67,11 @@ class Server:
     """It takes no new calls."""
 
 
+Condition = Literal["up", "starting", "down", "drain", "maint"]
+"""What HAProxy does with a server. up: it is called. starting: called, with growing weight. down: not called, since a check
+failed or its answers were bad. drain: ends what it has. maint: out by command, and leaving."""
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """One version of a split service: the calls whose bucket is below `limit`, and not below that of a side before it."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from sidecar.checks import Answer
 
-Condition = Literal["starting", "ready", "not ready", "recovering", "draining", "gone", "leaving"]
+Phase = Literal["starting", "ready", "not ready", "recovering", "draining", "gone", "leaving"]
 """starting: never ready yet, and not in the map. ready: takes calls. not ready: its checks fail. recovering: they do so
 no more, and it waits until that has lasted. draining: it says that it is about to stop. gone: nobody listens, and its
 process is over or has not been heard of for long. leaving: it has been withdrawn, and is in the map for a moment so
@@ -40,10 +40,10 @@ class Readiness:
     """What is held of one instance. Not thread-safe."""
 
     clock: Callable[[], float]
-    condition: Condition = "starting"
+    phase: Phase = "starting"
     reason: str = "has not answered yet"
     since: float = 0.0
-    """When the condition began, by the clock."""
+    """When the phase began, by the clock."""
     losses: int = 0
     """How often it stopped being ready without having said so."""
     bad: int = 0
@@ -81,17 +81,17 @@ class Readiness:
 
     def drains(self) -> None:
         """It says that it is about to stop; nothing is held against it for that."""
-        if self.condition != "draining":
+        if self.phase != "draining":
             self._become("draining", "says that it drains")
 
     def begins(self) -> None:
         """It was started anew, or it drains no more: it is in as soon as it is ready, unless it was lost before."""
         self.bad, self.good_since, self.refused_since, self.gone_since = 0, None, None, None
-        if self.condition == "ready":
+        if self.phase == "ready":
             # A new process on the same port. Where it took the port over from the old one nothing is lost; else the old
             # one was killed, and the next answer says so.
             self.bad = BAD_IN_ROW - 1
-        elif self.condition in ("draining", "gone"):
+        elif self.phase in ("draining", "gone"):
             self._become("starting", "has not answered yet")
 
     def inherits(self, *, draining: bool) -> None:
@@ -104,13 +104,13 @@ class Readiness:
     def passes(self) -> None:
         """Let time alone do what it does."""
         now = self.clock()
-        if self.condition == "ready" and self.losses and now - self.since >= FORGIVEN_SECONDS:
+        if self.phase == "ready" and self.losses and now - self.since >= FORGIVEN_SECONDS:
             self.losses = 0
-        if self.condition == "gone":
+        if self.phase == "gone":
             return
         if self.gone_since is not None and now - self.gone_since >= GONE_SECONDS:
             self._become("gone", "its process has ended")
-        elif self.condition == "starting":
+        elif self.phase == "starting":
             return  # not in the map, so there is nothing to drop
         elif self.refused_since is not None and now - self.refused_since >= SILENT_SECONDS:
             self._become("gone", f"nobody has listened there for {SILENT_SECONDS:g} s")
@@ -118,13 +118,13 @@ class Readiness:
     def _good(self, now: float) -> None:
         self.bad = 0
         self.good_since = now if self.good_since is None else self.good_since
-        if self.condition in ("ready", "draining"):
+        if self.phase in ("ready", "draining"):
             return
-        if self.condition == "gone":
+        if self.phase == "gone":
             self._become("starting", "answers again")
         if now - self.good_since >= self.wait_seconds * _JITTER:
             self._become("ready", "is ready")
-        elif self.condition != "recovering":
+        elif self.phase != "recovering":
             self._become("recovering", f"was lost {_times(self.losses)}, and must be ready for {self.wait_seconds:g} s")
 
     def _bad(self, now: float, answer: Answer) -> None:
@@ -132,19 +132,19 @@ class Readiness:
         self.good_since = None
         is_over = answer.refused and self.gone_since is not None
         says = answer.says if self.gone_since is None else f"its process has ended; the port {answer.says}"
-        if self.condition in ("starting", "not ready"):
+        if self.phase in ("starting", "not ready"):
             self.reason = says
-        elif self.condition == "recovering":
+        elif self.phase == "recovering":
             self._become("not ready", says)
-        elif self.condition == "ready" and (self.bad >= BAD_IN_ROW or is_over):
+        elif self.phase == "ready" and (self.bad >= BAD_IN_ROW or is_over):
             self._lose(says)
 
     def _lose(self, reason: str) -> None:
         self.losses += 1
         self._become("not ready", reason)
 
-    def _become(self, condition: Condition, reason: str) -> None:
-        self.condition, self.reason, self.since = condition, reason, self.clock()
+    def _become(self, phase: Phase, reason: str) -> None:
+        self.phase, self.reason, self.since = phase, reason, self.clock()
 
 
 def _times(count: int) -> str:

@@ -16,10 +16,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from sidecar.layout import NEWER
-from sidecar.model import Server, State
+from sidecar.model import Condition as Condition, Server, State
 from smartrealm.errors import Unavailable
 
 LONGEST_COMMAND = 8_000
@@ -30,10 +30,6 @@ _PROMPT = b"\n> "
 _TOKEN = re.compile(r"\b[0-9a-fA-F]{32,}\b")
 _IN_MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20  # forced, inherited, from the file, by name resolution
 _IN_DRAIN = 0x08 | 0x10
-
-Condition = Literal["up", "starting", "down", "drain", "maint"]
-"""What HAProxy does with a server. up: it is called. starting: called, with growing weight. down: not called, since a check
-failed or its answers were bad. drain: ends what it has. maint: out by command, and leaving."""
 
 
 def _is_backup(name: str) -> bool:

@@ -7,40 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from sidecar.facts import (
-    Condition,
-    EjectedServer,
-    Facts,
-    Histogram,
-    MapSource,
-    OwnInstance,
-    Proxy,
-    Rate,
-    Refusal,
-    Reloads,
-)
-from sidecar.model import Decision, Plan
+from sidecar.facts import EjectedServer, Facts, Rate
+from sidecar.model import Condition, Decision, Plan
 from sidecar.settings import Settings
 from sidecar.troubles import Trouble, troubles
 from smartrealm.wording import count, span
-
-__all__ = [
-    "Condition",
-    "EjectedServer",
-    "Facts",
-    "Histogram",
-    "MapSource",
-    "OwnInstance",
-    "Proxy",
-    "Rate",
-    "Refusal",
-    "Reloads",
-    "health_document",
-    "rates_document",
-    "routes_document",
-    "service_document",
-    "status_document",
-]
 
 MOST_TROUBLES = 100
 """So many are told one by one; a thousand of a kind say no more than that."""
@@ -52,7 +23,7 @@ def status_document(facts: Facts, plan: Plan, settings: Settings, now: float) ->
     return {
         "state": state_of(found),
         "says": headline(facts, plan, found),
-        "troubles": [_trouble(one) for one in found[:MOST_TROUBLES]],
+        "troubles": [asdict(one) for one in found[:MOST_TROUBLES]],
         "more_troubles": max(0, len(found) - MOST_TROUBLES),
         "ready": is_ready(facts),
         "at": now,
@@ -92,10 +63,6 @@ def listens(settings: Settings) -> dict[str, Any]:
         "control": str(settings.control_socket),
         "tokens": settings.tokens_file is not None,
     }
-
-
-def _trouble(one: Trouble) -> dict[str, Any]:
-    return asdict(one)
 
 
 def state_of(found: Iterable[Trouble]) -> Literal["well", "risky", "wrong"]:

@@ -170,9 +170,7 @@ class LazyGroup(ProgramGroup):
 
     @functools.cached_property
     def _entries(self) -> Mapping[str, Entry]:
-        """The commands that this version has."""
-        found = {name: entry for section in self.sections.values() for name, entry in section.items()}
-        return {name: entry for name, entry in found.items() if _is_there(entry.module)}
+        return {name: entry for section in self.sections.values() for name, entry in section.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._entries)
@@ -186,12 +184,5 @@ class LazyGroup(ProgramGroup):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, section in self.sections.items():
-            rows = [(name, entry.help) for name, entry in section.items() if name in self._entries]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
-
-
-def _is_there(module: str) -> bool:
-    """Whether this version has the module, found out without importing it."""
-    return Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").exists()
+            with formatter.section(title):
+                formatter.write_dl([(name, entry.help) for name, entry in section.items()])

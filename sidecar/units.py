@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +91,6 @@ def standing(folder: Path, files: Mapping[str, str]) -> dict[str, Standing]:
         except (OSError, UnicodeDecodeError):
             found[name] = "differs"
     return found
-
-
-def digest(text: str) -> str:
-    """The first half of the SHA-256 of a file, for `--json`."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 _SHARED = """\

@@ -10,15 +10,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from atlas.announcement import Announcement, announce, names, read, withdraw
 from atlas.keeper import Keeper
 from atlas.reader import Reader
 from atlas.remembered import RememberedWorld
 from atlas.world import Position
-from sidecar.facts import EjectedServer, Facts, OwnInstance, Proxy as ProxyFacts, Rate, Reloads
+from sidecar.facts import EjectedServer, Facts, Proxy as ProxyFacts, Rate, Reloads
 from sidecar.local import Local
 from sidecar.master import is_listened_on
 from sidecar.model import Plan
@@ -29,7 +27,7 @@ from sidecar.settings import Settings
 from sidecar.steering import Steering
 from sidecar.timing import Timing
 from sidecar.tokens import TokensFile
-from smartrealm.errors import NotFound, SmartError
+from smartrealm.errors import SmartError
 
 ANSWER_SECONDS = 5.0
 """How long somebody who asks the loop to do something waits for it."""
@@ -88,22 +86,6 @@ class View:
         _log.warning("%s accepts the loss of %d instances of %s: %s", by, len(released), service, why)
         return released
 
-    def announce(self, announcement: Announcement) -> object:
-        """Write the file of an instance."""
-        return announce(self.settings.directory, announcement)
-
-    def withdraw(self, service: str, port: int | None) -> object:
-        """Remove the files of a service, or of one of its ports."""
-        gone = []
-        for entry in names(self.settings.announcements):
-            with suppress(SmartError, OSError):
-                found = read(Path(entry.path))
-                if found.service == service and port in (None, found.port):
-                    gone.append(found)
-        if not gone:
-            raise NotFound(f"No instance of {service} is announced on this host.")
-        return [withdraw(self.settings.directory, one) for one in gone]
-
     def reload(self, *, why: str) -> object:
         """Load HAProxy anew as soon as it may be."""
         return self._soon(lambda: self._steering.ask_reload(why)).result(ANSWER_SECONDS)
@@ -146,10 +128,7 @@ class View:
             refusal_count=steering.counts.refusals,
             pending=steering.pending,
             pending_since=None if wish is None else wish.at,
-            own=tuple(
-                OwnInstance(one.service, one.address, one.state, one.reason, one.since)
-                for one in self._local.standing()
-            ),
+            own=tuple(self._local.own_instances()),
             unusable=dict(self._local.problems()),
             ejected=self._ejected(),
             ejections=steering.counts.ejections,

@@ -48,7 +48,7 @@ def test_a_killed_process_is_out_at_once(tmp_path: Path, local: Local) -> None:
         wait_until(lambda: standing(local) == 3)
         child.signal(signal.SIGKILL)
         wait_until(lambda: standing(local, draining=True) == 3, 0.4)
-    assert {one.reason for one in local.standing()} == {"its process has ended; the port refused the connection"}
+    assert {one.reason for one in local.own_instances()} == {"its process has ended; the port refused the connection"}
 
 
 def test_a_frozen_instance_is_out_and_holds_up_no_other(tmp_path: Path, local: Local) -> None:
@@ -57,9 +57,9 @@ def test_a_frozen_instance_is_out_and_holds_up_no_other(tmp_path: Path, local: L
         wait_until(lambda: standing(local) == 3)
         frozen.signal(signal.SIGSTOP)
         wait_until(lambda: standing(local, draining=True) == 2, 5)
-        before = {one.address: one.checks for one in local.standing() if one.state == "ready"}
+        before = {one.address: one.checks for one in local.own_instances() if one.state == "ready"}
         began = time.monotonic()
-        wait_until(lambda: any(one.checks >= before.get(one.address, 1e9) + 4 for one in local.standing()), 5)
+        wait_until(lambda: any(one.checks >= before.get(one.address, 1e9) + 4 for one in local.own_instances()), 5)
         assert time.monotonic() - began < 4
         assert len(before) == 1
         frozen.signal(signal.SIGCONT)
@@ -75,7 +75,7 @@ def test_a_drain_is_seen_at_once_and_the_end_is_no_surprise(tmp_path: Path, loca
         wait_until(lambda: standing(local, draining=True) == 1, 0.4)
         assert child.process.wait(5) == 0
     wait_until(lambda: local.instances() == (), 5)
-    assert local.standing() == []
+    assert local.own_instances() == []
 
 
 def test_readiness_is_followed(tmp_path: Path, local: Local) -> None:
@@ -84,7 +84,7 @@ def test_readiness_is_followed(tmp_path: Path, local: Local) -> None:
         wait_until(lambda: standing(local) == 1)
         (tmp_path / "unready").touch()
         wait_until(lambda: standing(local, draining=True) == 1, 3)
-        assert [one.reason for one in local.standing()] == ["answered 503"]
+        assert [one.reason for one in local.own_instances()] == ["answered 503"]
         (tmp_path / "unready").unlink()
         wait_until(lambda: standing(local) == 1, 8)
 
@@ -161,7 +161,7 @@ def test_following_ten_instances_costs_next_to_nothing(tmp_path: Path) -> None:
         local.start()
         wait_until(lambda: standing(local) == 10)
         began, used = time.monotonic(), time.process_time() - time.thread_time()  # without what this thread uses
-        wait_until(lambda: all(one.checks >= 3 for one in local.standing()), 10)
+        wait_until(lambda: all(one.checks >= 3 for one in local.own_instances()), 10)
         share = (time.process_time() - time.thread_time() - used) / (time.monotonic() - began)
     local.close()
     assert share < 0.02

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from atlas.announcement import Announcement
 from atlas.world import Position
 from sidecar.facts import EjectedServer, Facts, Histogram, OwnInstance, Proxy, Rate
 from sidecar.model import Decision, Guard, Plan, Reason, Route, Server, Standing
@@ -124,12 +123,6 @@ class FakeSource:
     def accept(self, service: str, *, by: str, why: str) -> tuple[str, ...]:
         self.told.append(("accept", service, by, why))
         return self.now_plan.guards[service].addresses
-
-    def announce(self, announcement: Announcement) -> None:
-        self.told.append(("announce", announcement.service, announcement.port))
-
-    def withdraw(self, service: str, port: int | None) -> None:
-        self.told.append(("withdraw", service, port))
 
     def reload(self, *, why: str) -> None:
         self.told.append(("reload", why))

@@ -248,7 +248,7 @@ def test_a_link_from_elsewhere_opens_the_page(source: FakeSource) -> None:
     assert get(source, "/", {}).status == 400
 
 
-@pytest.mark.parametrize("path", ["/v1/accept", "/v1/announce", "/v1/withdraw", "/v1/reload"])
+@pytest.mark.parametrize("path", ["/v1/accept", "/v1/reload"])
 def test_nothing_can_be_done_through_the_port(source: FakeSource, path: str) -> None:
     """Whatever is sent, nothing reaches the agent and nothing is on record."""
     assert problem(post(source, path, {"service": "identity", "why": "x"}, local=False))["status"] == 403
@@ -317,15 +317,12 @@ def test_a_body_that_cannot_be_is_422(source: FakeSource, document: Any, wrong: 
     assert wrong in body["detail"]
 
 
-def test_announcing_withdrawing_and_reloading_reach_the_agent(source: FakeSource) -> None:
-    """What is sent is checked as the files are."""
-    announcement = {"format": 1, "service": "billing", "port": 8080}
-    assert post(source, "/v1/announce", announcement).status == 200
-    assert post(source, "/v1/announce", {**announcement, "port": 0}).status == 422
-    assert post(source, "/v1/withdraw", {"service": "billing", "port": 8080}).status == 200
+def test_a_reload_reaches_the_agent_with_who_and_why(source: FakeSource) -> None:
+    """It is asked for, and on record."""
     assert post(source, "/v1/reload", {"why": "a try", "by": "anna"}).status == 200
-    assert source.told[:2] == [("announce", "billing", 8080), ("withdraw", "billing", 8080)]
-    assert source.told[2][1].startswith("a try (anna")
+    ((what, why),) = source.told
+    assert (what, why.partition(" (")[0]) == ("reload", "a try")
+    assert why.startswith("a try (anna")
     assert [entry["what"] for entry in audit(source)] == ["reload"]
 
 

@@ -22,12 +22,12 @@ class Watched(Readiness):
         super().__init__(lambda: self.now, since=100.0)
 
     def after(self, *answers: Answer, seconds: float = 1.0) -> str:
-        """Its condition after these answers, one each second."""
+        """Its phase after these answers, one each second."""
         for answer in answers:
             self.now += seconds
             self.answered(answer)
             self.passes()
-        return self.condition
+        return self.phase
 
 
 def test_a_new_instance_is_in_with_its_first_good_answer() -> None:
@@ -51,7 +51,7 @@ def test_a_process_that_has_ended_is_out_at_once() -> None:
     one = Watched()
     one.after(GOOD)
     one.gone()
-    assert one.condition == "ready"
+    assert one.phase == "ready"
     assert one.after(REFUSED) == "not ready"
     assert one.after(GOOD, GOOD) == "not ready"
     assert "its process has ended" in one.reason
@@ -98,7 +98,7 @@ def test_good_behaviour_is_rewarded() -> None:
     """After minutes without a loss the next one counts as the first."""
     one = Watched()
     one.after(GOOD, BAD, BAD, *[GOOD] * 3, BAD, BAD, *[GOOD] * 9)
-    assert (one.condition, one.losses) == ("ready", 2)
+    assert (one.phase, one.losses) == ("ready", 2)
     one.after(GOOD, seconds=FORGIVEN_SECONDS)
     assert one.losses == 0
     one.after(BAD, BAD)
@@ -114,8 +114,8 @@ def test_flapping_once_a_second_changes_little(seed: int) -> None:
         one.now += 0.5 + chance.random() if one.is_suspect else 0.95 + chance.random() / 10
         one.answered(GOOD if one.now % 1.0 < 0.5 else BAD)
         one.passes()
-        changes += (one.condition == "ready") != was_in
-        was_in = one.condition == "ready"
+        changes += (one.phase == "ready") != was_in
+        was_in = one.phase == "ready"
     assert changes <= 6
 
 
@@ -133,10 +133,10 @@ def test_an_instance_that_the_map_knows_stays_as_it_is() -> None:
     """A new agent throws nobody out before it has asked twice, and nobody in before it has asked once."""
     ready = Watched()
     ready.inherits(draining=False)
-    assert ready.condition == "ready"
+    assert ready.phase == "ready"
     assert ready.after(BAD) == "ready"
     assert ready.after(BAD) == "not ready"
     unready = Watched()
     unready.inherits(draining=True)
-    assert unready.condition == "not ready"
+    assert unready.phase == "not ready"
     assert unready.after(GOOD) == "ready"
