@@ -136,11 +136,16 @@ class Proxy:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         return 0 if most == resource.RLIM_INFINITY else most
 
-    def is_running(self) -> bool:
-        """Whether a worker answers that has a master: without one it is about to end."""
+    def worker(self) -> int | None:
+        """The pid of the worker that answers and has a master: without one it is about to end. None: HAProxy does not run."""
         self._reap()
         self._trim_log()
-        return is_listened_on(self.settings.master_socket) and self._info() is not None
+        info = self._info() if is_listened_on(self.settings.master_socket) else None
+        return None if info is None else info.pid
+
+    def is_running(self) -> bool:
+        """Whether it answers."""
+        return self.worker() is not None
 
     def processes(self) -> Processes:
         """The pids of the master and its workers. Raises Unavailable when the master does not answer."""

@@ -208,7 +208,7 @@ class Steering:
 
     def _look_at_the_process(self) -> None:
         """Without a map nothing is started or changed; that HAProxy runs all the same is to be seen."""
-        self.running = self.proxy.is_running()
+        self.running = self.proxy.worker() is not None
         if self.running and not self.version:
             self.version, self.pid = self.proxy.version(), self.runtime.info().pid
 
@@ -217,8 +217,10 @@ class Steering:
         if self.known is not None and now < self._alive_at:
             return
         self._alive_at = now + ALIVE_SECONDS
-        if self.proxy.is_running():
-            if self.known is None:
+        worker = self.proxy.worker()
+        if worker is not None:
+            # Another worker: it has been started again, from its file, which may be half a second behind.
+            if self.known is None or worker != self.pid:
                 self._adopt(plan)
             return
         self.known, self.running = None, False

@@ -52,16 +52,16 @@ class World:
 
     # The process.
 
-    def is_running(self) -> bool:
-        return self.inside is not None
+    def worker(self) -> int | None:
+        return None if self.inside is None else self.pid
 
     def start(self) -> bool:
         if self.inside is not None:
             return False
-        self._load()
+        self.load()
         return True
 
-    def _load(self) -> None:
+    def load(self) -> None:
         inside = Double()
         config, maps = self.written[-1].config, self.written[-1].maps
         inside.servers = {}
@@ -99,7 +99,7 @@ class World:
     def reload(self, *, force: bool = False) -> bool:
         if self.reload_error is not None:
             raise self.reload_error
-        self._load()
+        self.load()
         return True
 
     def sessions(self, servers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -243,6 +243,18 @@ def test_a_dead_haproxy_is_started_again_with_the_newest_plan(bench: Bench) -> N
     bench.turn(plan(identity=[ONE, TWO]), 0.26)
     assert bench.servers("identity") == {ONE.name, TWO.name}
     assert bench.steering.counts.starts == 2
+    assert bench.steering.counts.drift == 0
+
+
+def test_a_haproxy_that_was_started_again_between_two_looks_is_brought_up_to_date(bench: Bench) -> None:
+    """Its supervisor was quicker than the next look, and its file older than the last change: that is no matter of half a minute."""
+    bench.turn(plan(identity=[ONE]))
+    both = plan(identity=[ONE, TWO])
+    bench.turn(both)
+    bench.world.load()
+    assert bench.servers("identity") == {ONE.name}
+    bench.turn(both, 0.26)
+    assert bench.servers("identity") == {ONE.name, TWO.name}
     assert bench.steering.counts.drift == 0
 
 
@@ -436,7 +448,7 @@ def test_a_haproxy_that_somebody_else_starts_is_not_waited_for(bench: Bench) -> 
     bench.world.start = lambda: pytest.fail("it is not ours to start")  # type: ignore[method-assign]
     assert bench.turn(plan(identity=[ONE])) <= 0.5
     assert "somebody else" in str(bench.steering.failure)
-    bench.world._load()
+    bench.world.load()
     bench.turn(plan(identity=[ONE, TWO]), 0.5)
     assert bench.servers("identity") == {ONE.name, TWO.name}
     assert bench.steering.failure is None
