@@ -129,14 +129,14 @@ class RememberedWorld:
             try:
                 head = _head(_read(path)[0])[0]
                 epoch, kept = Position.parse(head["position"]).epoch, int(head["instances"])
-                age = self._wall_clock() - float(head["saved_at"])
+                age = abs(self._wall_clock() - float(head["saved_at"]))  # the clock may have been set back
                 break
             except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationFailed):
                 continue
         else:
             return False
         told = sum(len(places) for places in world.instances.values())
-        if epoch == world.position.epoch or 2 * told >= kept or not 0 <= age < RELUCTANT_SECONDS:
+        if epoch == world.position.epoch or 2 * told >= kept or age >= RELUCTANT_SECONDS:
             return False
         self._reluctant_at = self._wall_clock()  # not to be found out anew with every change
         self._warn(

@@ -19,6 +19,9 @@ from sidecar.usable import instances_of, literal
 
 _FORGET_SECONDS = 60.0
 
+_SET_SECONDS = 1.0
+"""By more than this the time of day does not run beside the monotonic clock: somebody has set it."""
+
 
 class Planner:
     """Turns each World into a Plan. Cheap when little has changed. Not thread-safe: one thread calls it.
@@ -50,6 +53,7 @@ class Planner:
         self._holders: dict[str, set[str]] = {}
         self._gone: set[str] = set()
         self._forget_at = 0.0
+        self._ahead = 0.0
         self._plan = Plan()
 
     def plan(self, world: World, *, unready: Collection[tuple[str, str]] = ()) -> Plan:
@@ -57,14 +61,14 @@ class Planner:
 
         Raises nothing because of what a world holds.
         """
-        now = self._clock()
+        now, today = self._clock(), self._wall_clock()
         refused = frozenset(unready)
-        touched = self._touched(world, refused, now)
+        touched = self._touched(world, refused, now) | self._to_end_at_another_moment(world, today - now)
         newcomers = self._newcomers(world, touched)
         moment = Moment(
             world,
             now,
-            self._wall_clock(),
+            today,
             self._zone,
             refused,
             self._names.ask,
@@ -154,6 +158,13 @@ class Planner:
         touched.update(_differing(before.instances, world.instances))
         touched.update(key.partition("/")[0] for key in _differing(before.rulings, world.rulings))
         return touched
+
+    def _to_end_at_another_moment(self, world: World, ahead: float) -> set[str]:
+        """The services with rulings that end, when the time of day was set since the last plan."""
+        before, self._ahead = self._ahead, ahead
+        if abs(ahead - before) <= _SET_SECONDS:
+            return set()
+        return {key.partition("/")[0] for key, one in world.rulings.items() if getattr(one, "expires_at", None)}
 
     def _newcomers(self, world: World, touched: set[str]) -> dict[str, str]:
         """The addresses that are new in a service since the last plan, each with that service: whoever vanished from one has

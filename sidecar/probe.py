@@ -42,9 +42,10 @@ def serves(socket_path: Path, *, seconds: float = _SECONDS) -> bool:
 
 
 def waited(directory: Path, now: float) -> float:
-    """For how long `sidecar up` has been running in this directory; it touches its lock when it begins."""
+    """For how long `sidecar up` has been running in this directory; it touches its lock when it begins. Under a clock that was
+    set back since then, longer than anybody is to wait."""
     try:
-        return now - (directory / "up.lock").stat().st_mtime
+        return abs(now - (directory / "up.lock").stat().st_mtime)
     except OSError:
         return 0.0
 

@@ -97,7 +97,8 @@ def accept_loss(session: Session, service: str) -> None:
     if not session.why.strip():
         raise click.UsageError("say why: --why TEXT is kept in the history")
     present = _known(session, service)
-    wanted = dataclasses.replace(present, loss_accepted_at=session.clock())
+    later = present.loss_accepted_at + 0.001  # than what somebody said whose clock is ahead
+    wanted = dataclasses.replace(present, loss_accepted_at=max(session.clock(), later))
     wanted.check()
     holding = {report.host: report.holding for report in session.reports.values() if report.holding}
     revision = session.directory.put_service(wanted, by=session.author())

@@ -65,6 +65,16 @@ def test_a_loss_is_accepted_with_a_reason(filled: Runs) -> None:
     assert filled.map.history(limit=1)[0].why == "rack 7 is lost"
 
 
+def test_a_loss_is_accepted_again_by_one_whose_clock_is_behind(filled: Runs) -> None:
+    """The word after another one is the later one, whatever the clocks of the two machines say: sidecars go by the newest."""
+    filled.now = 3600
+    filled.ok("accept-loss", "identity", "--why", "rack 7 is lost")
+    first = filled.map.world().services["identity"].loss_accepted_at
+    filled.now = 0
+    filled.ok("accept-loss", "identity", "--why", "and rack 8")
+    assert filled.map.world().services["identity"].loss_accepted_at > first
+
+
 def test_sidecars_and_splits_are_seen_everywhere(filled: Runs) -> None:
     """In `ls`, in `show`, in a list of their own; a lease without a report stands out."""
     assert "No sidecar reports" in filled.ok("sidecars")

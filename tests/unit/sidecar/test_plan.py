@@ -82,6 +82,22 @@ def test_a_ruling_ends_by_itself() -> None:
     assert plan.again_at is None
 
 
+@pytest.mark.parametrize("wrong", [3600, -3600])
+def test_a_ruling_ends_in_time_once_the_clock_is_right(wrong: float) -> None:
+    """A clock that was wrong for a moment neither ends what is to last, nor makes it last longer."""
+    realm, at = realm_of(2)
+    realm.rule("identity", at[0], state="disabled", expires_at=START + 30)
+    realm.plan()
+    realm.today += wrong
+    assert standings(realm.plan(), "identity")[at[0]][0] == ("in" if wrong > 0 else "out")
+    realm.today -= wrong
+    plan = realm.plan()
+    assert standings(plan, "identity")[at[0]] == ("out", "ruling")
+    assert plan.again_at == pytest.approx(realm.now + 30)
+    realm.pass_time(30.1)
+    assert standings(realm.plan(), "identity")[at[0]] == ("in", "map")
+
+
 def test_what_was_decided_keeps_its_time_and_revision() -> None:
     """A decision was made when it was made first, however often the service is planned again."""
     realm, at = realm_of(2)
