@@ -1,38 +1,35 @@
 """The agent: one loop that takes the map, plans, and steers HAProxy; around it the threads that wake it.
 
-Reader (Atlas) ----.
+Follower (the map) -.
 Local (instances) --+--> wake --> plan --> steer --> report in the lease of this host
 Events (HAProxy) ---'
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import atlas
 from atlas.announcement import Carrier, Sidecar
-from atlas.keeper import Keeper
 from atlas.model import Report
-from atlas.reader import Reader
 from atlas.remembered import RememberedWorld
 from atlas.world import Position, World
 from sidecar.admin import Admin
 from sidecar.events import Event, Events
+from sidecar.follower import Follower
 from sidecar.held import HeldChecks, held_addresses
-from sidecar.keeping import Keeping
-from sidecar.local import Local, lease, lease_id
-from sidecar.model import Guard, Plan
+from sidecar.lease import HostLease, carried_by
+from sidecar.local import Local
+from sidecar.memory import MemoryFile, read_file
+from sidecar.model import Plan
 from sidecar.plan import Planner
 from sidecar.proxy import Proxy
 from sidecar.resolve import Resolver
@@ -40,25 +37,52 @@ from sidecar.runtime import Runtime
 from sidecar.settings import Settings
 from sidecar.steering import Steering
 from sidecar.tokens import TokensFile
-from sidecar.view import View
-
-FIRST_MAP_SECONDS = 0.3
-"""So long the first plan waits for Atlas before it takes the map that was kept; not when Atlas cannot be reached."""
-
-FIRST_LOOK_SECONDS = 0.02
-"""How often it is looked meanwhile whether Atlas can be reached."""
-
-KEPT_COUNTS_SECONDS = 3600.0
-"""So old the kept map may be for what the same map has lost since to be held: see `_counts`."""
-
-MEMORY_SECONDS = 10.0
-"""How often what the planner remembers is kept, when nothing of weight happens."""
+from sidecar.view import Parts, View
 
 MOST_LINES = 10
 """So many services are logged one by one."""
 
 _log = logging.getLogger("sidecar")
 T = TypeVar("T")
+
+
+class _Inbox:
+    """What wakes the loop, and what other threads have it do."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Event()
+        self._asked: SimpleQueue[Callable[[], object]] = SimpleQueue()
+
+    def wake(self) -> None:
+        """Let the loop look now what is to be done."""
+        self._wake.set()
+
+    def soon(self, do: Callable[[], T]) -> Future[T]:
+        """Let the loop do something."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(do())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._asked.put(work)
+        self.wake()
+        return future
+
+    def do_all(self) -> None:
+        """Do what was asked for, in the thread of the loop."""
+        while True:
+            try:
+                self._asked.get_nowait()()
+            except Empty:
+                return
+
+    def wait(self, seconds: float) -> None:
+        """Wait until somebody wakes the loop."""
+        self._wake.wait(seconds)
+        self._wake.clear()
 
 
 class Agent:
@@ -77,55 +101,32 @@ class Agent:
     ) -> None:
         self.settings = settings
         self._clock, self._wall_clock = clock, wall_clock
-        self._incarnation = os.urandom(8).hex()
-        self._wake = threading.Event()
+        self._inbox = inbox = _Inbox()
         self._stop = threading.Event()
-        self._asked: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._carrier = Carrier(settings.directory)
         self._directory = atlas.open(settings.atlas_url, token=settings.atlas_token or None)
-        self._remembered = RememberedWorld(settings.state, url=settings.atlas_url or "", realm=settings.realm)
-        self._reader = Reader(self._directory)
-        self._keeping = Keeping(self._remembered, lambda: self._reader.world)
-        self._reader.on_update(self._heard)
-        self._kept: World | None = None
-        self._kept_age: float | None = None
-        self._resolver = Resolver(self.wake)
+        remembered = RememberedWorld(settings.state, url=settings.atlas_url or "", realm=settings.realm)
+        self._follower = Follower(self._directory, remembered, self._heard, clock=clock)
+        self._resolver = Resolver(inbox.wake)
         self._planner = Planner(zone=settings.zone, resolve=self._resolver.resolve, clock=clock, wall_clock=wall_clock)
+        self._memory = MemoryFile(settings.memory, self._planner.remember, clock=clock)
         self._local = Local(settings, on_change=self._local_changed, resolver=self._resolver)
-        self._keeper = Keeper(self._directory, self._lease)
-        proxy = Proxy(settings, external=external)
-        runtime = Runtime(settings.runtime_socket)
+        self._lease = HostLease(settings, self._directory, self._local, self._report)
         tokens = TokensFile(settings.tokens_file)
+        proxy, runtime = Proxy(settings, external=external), Runtime(settings.runtime_socket)
         self._steering = Steering(settings, proxy, runtime, tokens=tokens.read, clock=clock, wall_clock=wall_clock)
         self._events = Events(settings.events_socket, self._event)
         self._held = HeldChecks(
             lambda: self._plan.guards,
-            lambda *key: self._soon(lambda: self._planner.silent(*key)),
-            lambda *key: self._soon(lambda: self._planner.answered(*key)),
+            lambda *key: inbox.soon(lambda: self._planner.silent(*key)),
+            lambda *key: inbox.soon(lambda: self._planner.answered(*key)),
         )
-        self._plan = Plan()
-        self.view = View(
-            settings,
-            steering=self._steering,
-            reader=self._reader,
-            remembered=self._remembered,
-            local=self._local,
-            keeper=self._keeper,
-            tokens=tokens,
-            plan=lambda: self._plan,
-            accept=self._accept,
-            soon=self._soon,
-            clock=clock,
-            wall_clock=wall_clock,
-        )
+        self.view = View(self._parts(tokens), accept=self._accept, soon=inbox.soon, clock=clock, wall_clock=wall_clock)
         self._admin = Admin(self.view)
+        self._plan = Plan()
         self._planned: World | None = None
         self._accepted = 0
-        self._first_plan_at = 0.0
         self._news_at: float | None = None
-        self._reported: tuple[object, ...] = ()
-        self._memory_at = 0.0
-        self._memory_of: tuple[Guard, ...] = ()
 
     # -- living --------------------------------------------------------------------------------------------------------
 
@@ -141,19 +142,12 @@ class Agent:
         except BaseException:
             self.close()
             raise
-        self._reader.start()
-        self._keeping.start()
-        self._first_plan_at = self._clock() + FIRST_MAP_SECONDS
-        kept = self._remembered.load()
-        # An ATLAS_URL that is forgotten or mistyped leads to another map, as empty as one that was wiped.
-        kept = self._remembered.load_elsewhere(KEPT_COUNTS_SECONDS) or kept
-        self._kept_age = self._remembered.age_seconds
-        with suppress(OSError, ValueError):
-            self._planner.restore(json.loads(self._memory_path.read_text()))
-        self._kept = None if kept is None else self._planner.without_held(kept)
-        self._local.inherit(self._carried(kept))
+        kept = self._follower.start()
+        self._planner.restore(read_file(self.settings.memory))
+        self._follower.kept = None if kept is None else self._planner.without_held(kept)
+        self._local.inherit(carried_by(self.settings.host, kept))
         self._local.start()
-        self._keeper.start()
+        self._lease.start()
         self._held.start()
         self._steering.begin()
         return self
@@ -167,34 +161,26 @@ class Agent:
                 said = True
                 self._tell_services()
                 started()
-            self._wake.wait(seconds)
-            self._wake.clear()
+            self._inbox.wait(seconds)
 
     def stop(self) -> None:
         """Let `run` end."""
         self._stop.set()
-        self.wake()
+        self._inbox.wake()
 
     def close(self, *, leave: bool = False) -> None:
         """End the threads. HAProxy goes on, and so does the lease, until the next agent takes it over; with `leave` this host's
         instances are taken out of the map."""
-        self._keep_memory()
-        self._keeping.close()
-        if self._reader.heard:
-            self._remembered.save(self._reader.world, force=True)
+        self._memory.keep()
+        self._follower.close()
         self._admin.close()
         self._held.close()
         self._local.close()
-        self._keeper.close(release=leave)
-        self._reader.close()
+        self._lease.close(leave=leave)
         self._events.stop()
         self._resolver.close()
         self._directory.close()
         self._carrier.close(leave=leave)
-
-    def wake(self) -> None:
-        """Let the loop look now what is to be done."""
-        self._wake.set()
 
     # -- one turn ------------------------------------------------------------------------------------------------------
 
@@ -209,52 +195,35 @@ class Agent:
 
     def _turn(self) -> float:
         """Everything that is due; gives the seconds until something is again."""
-        while True:
-            try:
-                self._asked.get_nowait()()
-            except Empty:
-                break
+        self._inbox.do_all()
         news_at, self._news_at = self._news_at, None
-        world = self._world()
+        world = self._follower.world()
         if world is None:
-            return FIRST_LOOK_SECONDS if self._clock() < self._first_plan_at else 1.0  # news wakes the loop
-        before, last = self._planned, self._plan
-        if before is None and self._kept is not None and self._counts(self._kept, world):
-            self._planner.plan(self._kept)  # so that what was routed, and is not in the map any more, counts as lost
-        self._plan = self._planner.plan(world, unready=self._local.unready())
-        self._planned = world
-        if self._planner.acceptances != self._accepted and self._reader.heard:
-            # Or the map that was kept would bring back, with the next start, what the operator has let go.
-            self._accepted = self._planner.acceptances
-            self._remembered.save(self._planner.with_held(world), force=True, accept=True)
-        _tell_what_changed("guard", last.guards, {name: one.says for name, one in self._plan.guards.items()})
-        _tell_what_changed("quarantine", last.quarantined, self._plan.quarantined)
+            return self._follower.look_seconds
+        before = self._planned
+        self._make_plan(world)
         seconds = self._steering.turn(self._plan)
         if self._steering.applied is self._plan:
             self._took(before, world, news_at)
         elif news_at is not None and self._news_at is None:
             self._news_at = news_at
-        self._report_when_new()
-        self._keep_memory_when_due()
+        self._lease.refresh_when_awaited()
+        self._memory.keep_when_due(self._plan.guards.values())
         if self._plan.again_at is not None:
             seconds = min(seconds, max(0.0, self._plan.again_at - self._clock()))
         return min(seconds, 5.0)
 
-    def _world(self) -> World | None:
-        """The map to go by: the one that Atlas tells; until it does, the one that was kept."""
-        if self._reader.heard:
-            return self._reader.world
-        if self._reader.failure is None and self._clock() < self._first_plan_at:
-            return None
-        return self._kept
-
-    def _counts(self, kept: World, world: World) -> bool:
-        """Whether the first map is compared with the one that was kept: always where it is another map, which may have been
-        wiped; in the same one as long as the agent was not away for so long that losses are old news."""
-        if kept is world:
-            return False
-        age = self._kept_age
-        return kept.position.epoch != world.position.epoch or (age is not None and age < KEPT_COUNTS_SECONDS)
+    def _make_plan(self, world: World) -> None:
+        """Plan for this map, and tell what has become of guards and quarantines."""
+        if self._planned is None and (kept := self._follower.lost_from(world)) is not None:
+            self._planner.plan(kept)  # so that what was routed, and is not in the map any more, counts as lost
+        last, self._plan = self._plan, self._planner.plan(world, unready=self._local.unready())
+        self._planned = world
+        if self._planner.acceptances != self._accepted and self._follower.heard:
+            self._accepted = self._planner.acceptances
+            self._follower.keep_accepted(self._planner.with_held(world))
+        _tell_what_changed("guard", last.guards, {name: one.says for name, one in self._plan.guards.items()})
+        _tell_what_changed("quarantine", last.quarantined, self._plan.quarantined)
 
     def _took(self, before: World | None, world: World, news_at: float | None) -> None:
         """Note how long a change took to come into force."""
@@ -267,44 +236,29 @@ class Agent:
             if before.rulings.get(key) is not ruling and ruling.at:
                 self.view.propagation.add(now - ruling.at)
 
-    def _heard(self, _: World, __: World) -> None:
+    # -- what others tell, in their threads ----------------------------------------------------------------------------
+
+    def _heard(self) -> None:
         self._news_at = self._news_at or self._clock()
-        self.wake()
-        self._keeping.changed()
+        self._inbox.wake()
 
     def _local_changed(self) -> None:
-        self._keeper.refresh()
-        self.wake()
+        self._lease.refresh()
+        self._inbox.wake()
 
     def _event(self, event: Event) -> None:
         self._steering.events.put(event)
-        self.wake()
-
-    def _soon(self, do: Callable[[], T]) -> Future[T]:
-        """Let the loop do something."""
-        future: Future[T] = Future()
-
-        def work() -> None:
-            try:
-                future.set_result(do())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._asked.put(work)
-        self.wake()
-        return future
+        self._inbox.wake()
 
     def _accept(self, service: str) -> tuple[str, ...]:
         released = self._planner.accept(service)
-        self.wake()
+        self._inbox.wake()
         return released
 
-    # -- what the map hears of this host -------------------------------------------------------------------------------
-
-    def _lease(self) -> Any:
-        return lease(self.settings, self._local, self._incarnation, self._report)
+    # -- what others are told ------------------------------------------------------------------------------------------
 
     def _report(self) -> Report:
+        """How far this host is, for those who wait for it."""
         applied = self._steering.applied
         position = Position() if applied is None or self._steering.known is None else applied.position
         return Report(
@@ -318,20 +272,10 @@ class Agent:
             ttl_seconds=self.settings.ttl_seconds,
         )
 
-    def _report_when_new(self) -> None:
-        """Tell Atlas at once what somebody may wait for: a change of the catalogue is in force, calls have ended."""
-        report = self._report()
-        worth = (report.epoch, report.revision, report.sessions, report.holding)
-        if worth != self._reported:
-            self._reported = worth
-            self._keeper.refresh()
-
-    def _carried(self, world: World | None) -> list[Any]:
-        """What the map says that this host carries."""
-        if world is None:
-            return []
-        own = lease_id(self.settings.host)
-        return [one for table in world.instances.values() for one in table.values() if one.lease == own]
+    def _parts(self, tokens: TokensFile) -> Parts:
+        return Parts(
+            self.settings, self._steering, self._follower, self._local, self._lease, tokens, plan=lambda: self._plan
+        )
 
     def _tell_services(self) -> None:
         settings = self.settings
@@ -344,31 +288,6 @@ class Agent:
                 tokens=settings.tokens_file is not None,
             )
         )
-
-    # -- what survives a restart ---------------------------------------------------------------------------------------
-
-    @property
-    def _memory_path(self) -> Any:
-        return self.settings.state / "sidecar-memory.json"
-
-    def _keep_memory_when_due(self) -> None:
-        """At once when more is held; when less is, as after a wiped map is filled again, not with every single return."""
-        guards = tuple(self._plan.guards.values())
-        rest = self._memory_at - self._clock()
-        grew = held_addresses(guards) > held_addresses(self._memory_of)
-        if grew or rest <= 0 or (guards != self._memory_of and rest < MEMORY_SECONDS - 1):
-            self._memory_of = guards
-            self._keep_memory()
-
-    def _keep_memory(self) -> None:
-        self._memory_at = self._clock() + MEMORY_SECONDS
-        fresh = self._memory_path.with_suffix(".new")
-        try:
-            self.settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(self._planner.remember()))
-            fresh.replace(self._memory_path)
-        except OSError as error:
-            _log.warning("what the guard holds cannot be kept in %s: %s", self.settings.state, error.strerror)
 
 
 def run(

@@ -5,13 +5,11 @@ So HAProxy serves at once after a boot, whatever else is away. The agent compare
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from atlas.world import World
@@ -107,14 +105,14 @@ def _write(world: World, settings: Settings) -> None:
 
 def _routes(world: World, settings: Settings) -> Mapping[str, Route]:
     """What the agent would plan: with what it held back when it ended, and after the names of hosts had their answers."""
+    from sidecar.memory import read_file
     from sidecar.plan import Planner
     from sidecar.resolve import Resolver
 
     answered = threading.Event()
     resolver = Resolver(answered.set)
     planner = Planner(zone=settings.zone, resolve=resolver.resolve)
-    with suppress(OSError, ValueError):
-        planner.restore(json.loads((settings.state / "sidecar-memory.json").read_text()))
+    planner.restore(read_file(settings.memory))
     until = time.monotonic() + NAMES_SECONDS
     plan = planner.plan(world)
     while _waits_for_names(plan) and answered.wait(max(0.0, until - time.monotonic())):

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from atlas.announcement import is_gone, own_pid_space
-from atlas.model import Instance, Lease, Report
+from atlas.model import Instance
 from sidecar.announced import Announced, Folder
 from sidecar.checks import Answer, Check
 from sidecar.facts import OwnInstance
@@ -420,32 +420,6 @@ class Local:
                 self.on_change()
             except Exception:
                 _log.exception("what follows the instances of this host could not take a change")
-
-
-def lease(
-    settings: Settings, local: Local, incarnation: str, report: Callable[[], Report] | None = None
-) -> Lease | None:
-    """The lease of this host, for `atlas.keeper.Keeper`; None until every instance that was there at the start has been
-    asked.
-
-    `incarnation` is made anew at every start of the agent, the id is the same for ever: so a new agent takes over what
-    the one before carried, in one write and without a gap. An agent that stops closes its Keeper with `release=False`:
-    the instances go on.
-    """
-    if not local.settled:
-        return None
-    return Lease(
-        id=lease_id(settings.host),
-        incarnation=incarnation,
-        ttl_seconds=settings.ttl_seconds,
-        instances=local.instances(),
-        report={} if report is None else report().to_json(),
-    )
-
-
-def lease_id(host: str) -> str:
-    """`sidecar@host`."""
-    return f"sidecar@{host}"
 
 
 def _told(one: _Known, to_wall: float) -> OwnInstance:

@@ -1,19 +1,70 @@
-"""What the Planner keeps over a restart of the agent, as JSON: what is held, and how often who came back."""
+"""What the Planner keeps over a restart of the agent, in a file of JSON: what is held, and how often who came back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from atlas.model import Instance, Ruling, Service, is_time
 from sidecar.damping import Flaps
 from sidecar.guard import Held, Watch
+from sidecar.held import held_addresses
 from sidecar.history import History
+from sidecar.model import Guard
 from sidecar.usable import Terms, read_terms
 from smartrealm.errors import ValidationFailed
 
 FORMAT = 1
+
+KEEP_SECONDS = 10.0
+"""How often it is kept, when nothing of weight happens."""
+
+_log = logging.getLogger("sidecar")
+
+
+class MemoryFile:
+    """The file, kept as often as it is worth it. `remember` gives what is to be in it. For one thread."""
+
+    def __init__(
+        self, path: Path, remember: Callable[[], Mapping[str, Any]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path = path
+        self._remember = remember
+        self._clock = clock
+        self._due_at = 0.0
+        self._guards: tuple[Guard, ...] = ()
+
+    def keep_when_due(self, held: Collection[Guard]) -> None:
+        """At once when more is held; when less is, as after a wiped map is filled again, not with every single return."""
+        guards = tuple(held)
+        rest = self._due_at - self._clock()
+        grew = held_addresses(guards) > held_addresses(self._guards)
+        if grew or rest <= 0 or (guards != self._guards and rest < KEEP_SECONDS - 1):
+            self._guards = guards
+            self.keep()
+
+    def keep(self) -> None:
+        """Write it whole, or leave the one before; a disk that takes nothing is logged."""
+        self._due_at = self._clock() + KEEP_SECONDS
+        fresh = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(self._remember()))
+            fresh.replace(self._path)
+        except OSError as error:
+            _log.warning("what the guard holds cannot be kept in %s: %s", self._path.parent, error.strerror)
+
+
+def read_file(path: Path) -> Any:
+    """What `MemoryFile` kept; None when there is nothing that can be read."""
+    with suppress(OSError, ValueError):
+        return json.loads(path.read_text())
+    return None
 
 
 def to_json(histories: Mapping[str, History], names: Mapping[str, str], *, now: float, today: float) -> dict[str, Any]:

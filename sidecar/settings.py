@@ -55,6 +55,11 @@ class Settings:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def memory(self) -> Path:
+        """Where the planner's memory survives a restart of the agent."""
+        return self.state / "sidecar-memory.json"
+
+    @property
     def announcements(self) -> Path:
         return self.directory / "announce"
 

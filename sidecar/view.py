@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from atlas.keeper import Keeper
-from atlas.reader import Reader
-from atlas.remembered import RememberedWorld
 from atlas.world import Position
 from sidecar.facts import EjectedServer, Facts, Proxy as ProxyFacts, Rate, Reloads
+from sidecar.follower import Follower
+from sidecar.lease import HostLease
 from sidecar.local import Local
 from sidecar.master import is_listened_on
 from sidecar.model import Plan
@@ -35,35 +34,36 @@ ANSWER_SECONDS = 5.0
 _log = logging.getLogger("sidecar")
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the agent that a View reads."""
+
+    settings: Settings
+    steering: Steering
+    follower: Follower
+    local: Local
+    lease: HostLease
+    tokens: TokensFile
+    plan: Callable[[], Plan]
+
+
 class View:
     """A `sidecar.admin.Source`. It reads the parts of the agent, and has the loop do what changes something (`soon`)."""
 
     def __init__(
         self,
-        settings: Settings,
+        parts: Parts,
         *,
-        steering: Steering,
-        reader: Reader,
-        remembered: RememberedWorld,
-        local: Local,
-        keeper: Keeper,
-        tokens: TokensFile,
-        plan: Callable[[], Plan],
         accept: Callable[[str], tuple[str, ...]],
         soon: Callable[[Callable[[], Any]], Future[Any]],
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.settings = settings
+        self.settings = parts.settings
         self.apply, self.propagation = Timing(), Timing()
         """How long changes took: from their arrival, and from when they were written, until HAProxy had them."""
-        self._steering = steering
-        self._reader = reader
-        self._remembered = remembered
-        self._local = local
-        self._keeper = keeper
-        self._tokens = tokens
-        self._planned = plan
+        self._parts = parts
+        self._steering = parts.steering
         self._accept = accept
         self._soon = soon
         self._clock, self._wall_clock = clock, wall_clock
@@ -72,7 +72,7 @@ class View:
 
     def plan(self) -> Plan:
         """What is to be routed now; the same object while nothing changed."""
-        plan, barred = self._planned(), self._steering.barred
+        plan, barred = self._parts.plan(), self._steering.barred
         if not barred:
             return plan
         if self._shown is None or self._shown[0] is not plan or self._shown[1] is not barred:
@@ -96,10 +96,8 @@ class View:
 
     def facts(self) -> Facts:
         """What the agent knows of itself now."""
-        steering, settings = self._steering, self.settings
-        applied = steering.applied
-        age = self._reader.age_seconds
-        last, wish = steering.last_reload, steering.wish
+        parts, steering, settings = self._parts, self._steering, self.settings
+        failures = (steering.files_failure, parts.follower.disk_failure)
         return Facts(
             pid=os.getpid(),
             started_at=self._started_at,
@@ -107,39 +105,42 @@ class View:
             realm=settings.realm,
             host=settings.host,
             zone=settings.zone,
-            position=Position() if applied is None else applied.position,
+            position=Position() if steering.applied is None else steering.applied.position,
             applied_at=steering.applied_at,
-            map_from="atlas" if self._reader.heard else "disk" if self._remembered.saved_at is not None else "none",
-            map_age_seconds=self._remembered.age_seconds if age is None else age,
-            map_failure=self._reader.failure,
+            map_from=parts.follower.source,
+            map_age_seconds=parts.follower.age_seconds,
+            map_failure=parts.follower.failure,
             proxy=self._proxy_facts(),
             changes=steering.counts.changes,
             drift_count=steering.counts.drift,
             drift_at=steering.drift_at,
-            reloads=Reloads(
-                steering.counts.reloads,
-                steering.counts.failed_reloads,
-                None if last is None else last.at,
-                "" if last is None else last.why,
-                steering.reload_failure,
-                self._wall_clock() + (steering.proxy.reload_due_in() if steering.wish is not None else 0.0),
-            ),
+            reloads=self._reloads(),
             refusals=steering.refusals,
             refusal_count=steering.counts.refusals,
             pending=steering.pending,
-            pending_since=None if wish is None else wish.at,
-            own=tuple(self._local.own_instances()),
-            unusable=dict(self._local.problems()),
+            pending_since=None if steering.wish is None else steering.wish.at,
+            own=tuple(parts.local.own_instances()),
+            unusable=dict(parts.local.problems()),
             ejected=self._ejected(),
             ejections=steering.counts.ejections,
-            files_failure="; ".join(
-                one.rstrip(".") for one in (steering.files_failure, self._remembered.failure) if one
-            ),
-            tokens_failure=self._tokens.trouble,
-            lease_failure=self._keeper.failure,
+            files_failure="; ".join(one.rstrip(".") for one in failures if one),
+            tokens_failure=parts.tokens.trouble,
+            lease_failure=parts.lease.failure,
             apply_seconds=self.apply.histogram(),
             propagation_seconds=self.propagation.histogram(),
             conditions=self._conditions(),
+        )
+
+    def _reloads(self) -> Reloads:
+        steering = self._steering
+        last, wish = steering.last_reload, steering.wish
+        return Reloads(
+            steering.counts.reloads,
+            steering.counts.failed_reloads,
+            None if last is None else last.at,
+            "" if last is None else last.why,
+            steering.reload_failure,
+            self._wall_clock() + (steering.proxy.reload_due_in() if wish is not None else 0.0),
         )
 
     def _proxy_facts(self) -> ProxyFacts:

@@ -17,7 +17,8 @@ from atlas.announcement import Carrier, is_carried
 from atlas.directory import Directory
 from atlas.keeper import Keeper
 from atlas.model import Instance
-from sidecar.local import Local, lease
+from sidecar.lease import lease
+from sidecar.local import Local
 from sidecar.settings import Settings
 from tests.processes import Child, free_port, wait_until
 

@@ -12,7 +12,8 @@ import pytest
 from atlas.announcement import FOLDER, Announcement, announce, own_pid_space, withdraw
 from atlas.model import Instance, Lease, Report
 from sidecar.checks import Answer, Check
-from sidecar.local import LEAVING_SECONDS, Local, lease
+from sidecar.lease import lease
+from sidecar.local import LEAVING_SECONDS, Local
 from sidecar.resolve import Resolver
 from sidecar.settings import Settings
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from atlas.model import Service
 from atlas.remembered import RememberedWorld
 from atlas.world import Position, World
-from sidecar.keeping import Keeping
+from sidecar.follower import Keeping
 from tests.processes import wait_until
 
 FIRST, SECOND = (World.from_items(Position("e", 1), [("service", name, Service(name).to_json())]) for name in "ab")
