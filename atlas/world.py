@@ -138,8 +138,7 @@ class World:
                 yield kind, key, table[key].to_json()
         for service in sorted(self.instances) if kinds is None or "instance" in kinds else ():
             for place in sorted(self.instances[service]):
-                instance = self.instances[service][place]
-                yield "instance", instance.key, instance.to_json()
+                yield "instance", f"{service}/{place}", self.instances[service][place].to_json()
 
     @classmethod
     def from_items(cls, position: Position, items: Iterable[tuple[Kind, str, Mapping[str, Any]]]) -> World:

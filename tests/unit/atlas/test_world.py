@@ -137,6 +137,13 @@ def test_an_entry_that_cannot_be_read_costs_nobody_but_itself() -> None:
     assert (told.rulings, told.leases, told.position) == ({}, {}, Position("e", 2, 2))
 
 
+def test_an_entry_whose_fields_make_no_key_can_be_kept_and_handed_on() -> None:
+    """Somebody wrote a number where a host belongs: whoever keeps the map on disk, or serves it, goes on."""
+    items = [("instance", "orders/5:1", {"service": "orders", "host": 5, "port": 1})]
+    world = World.from_items(P1, items)  # type: ignore[arg-type]
+    assert list(world.items()) == items
+
+
 def test_a_field_of_a_newer_version_is_left_out() -> None:
     """A reader that does not know it goes on following the map."""
     told = (
