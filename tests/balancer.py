@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 
-from tests.processes import Callers
+from tests.processes import Callers, wait_until
 
 
 class Balancer:
@@ -32,7 +32,7 @@ class Balancer:
 
     def __enter__(self) -> Balancer:
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(30)
         return self
 
     def __exit__(
@@ -67,7 +67,7 @@ class Balancer:
 
     async def _probe(self, port: int) -> bool:
         try:
-            async with asyncio.timeout(self._interval):
+            async with asyncio.timeout(5):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 try:
                     writer.write(b"GET /healthcheck/ready HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
@@ -120,8 +120,13 @@ class Load(Callers):
     def total(self) -> int:
         return sum(self.good.values())
 
+    def wait_for(self, more: int) -> None:
+        """Wait until so many more requests were answered."""
+        wanted = self.total() + more
+        wait_until(lambda: self.total() >= wanted, what=f"{more} more answers")
+
     def _send(self, method: str, kept: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         name = f"{method} {'kept' if kept else 'fresh'}"
         while not self._stop.is_set():
             try:

@@ -32,8 +32,8 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15.0, *, what: str = "the condition") -> None:
-    """Return as soon as `condition()` is true; fail the test after `seconds`."""
+def wait_until(condition: Callable[[], object], seconds: float = 30.0, *, what: str = "the condition") -> None:
+    """Return as soon as `condition()` is true; fail the test after `seconds`: a bound against "never", not a promise."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -89,7 +89,7 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
-    def wait_ready(self, ready: Callable[[], object], seconds: float = 20.0) -> Child:
+    def wait_ready(self, ready: Callable[[], object], seconds: float = 60.0) -> Child:
         """Wait until `ready()` is true; a child that ends before that fails with its output."""
         end = time.monotonic() + seconds
         while not ready():
@@ -108,7 +108,7 @@ class Child:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def stop(self, seconds: float = 10.0, *, how: int | None = None) -> int:
+    def stop(self, seconds: float = 20.0, *, how: int | None = None) -> int:
         """End the child and what it started; gives its exit code. TERM, when `how` names no other signal."""
         if self.process.poll() is None:
             self.process.send_signal(how or signal.SIGTERM)
@@ -120,7 +120,7 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        return self.process.wait(5)
+        return self.process.wait(30)
 
     def __enter__(self) -> Child:
         return self
@@ -145,4 +145,4 @@ class Callers:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(15)
+            thread.join(30)

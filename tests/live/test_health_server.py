@@ -96,17 +96,17 @@ def test_a_hung_check_hurts_nobody(tmp_path: Path, worker: tuple[str, ...]) -> N
     with serving(tmp_path, *worker) as port:
         assert ask(port, "/healthcheck/ready")[0] == 200
         ask(port, "/hang", "POST")
-        wait_until(lambda: ask(port, "/healthcheck/ready")[0] == 503, 5, what="readiness turning red")
+        wait_until(lambda: ask(port, "/healthcheck/ready")[0] == 503, what="readiness turning red")
         begun = time.monotonic()
         for _ in range(20):
             assert ask(port, "/work")[0] == 200
             assert ask(port, "/healthcheck/live")[0] == 200
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20  # the check takes 60 s
         assert whole(port)["results"][0]["hanging_since"] is not None
         begun = time.monotonic()
         status, body = ask(port, "/limited")
         assert (status, b"Timeout error!" in body) == (500, True)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20  # the check takes 60 s
 
 
 def test_a_real_database_is_checked_over_its_pool(postgres_url: str) -> None:

@@ -62,7 +62,7 @@ def test_200_updates_under_load_never_show_two_versions(serve: Serve, tmp_path: 
         latest = {pair["pid"]: pair["left"] for pair in seen[-40:]}
         return {pid for pid, left in latest.items() if left != 200} or set(range(4 - len(latest)))
 
-    wait_until(lambda: not workers_behind(), 10, what="every worker seeing the last version")
+    wait_until(lambda: not workers_behind(), what="every worker seeing the last version")
     converged = time.monotonic() - written
     done.set()
     for thread in threads:
@@ -70,7 +70,9 @@ def test_200_updates_under_load_never_show_two_versions(serve: Serve, tmp_path: 
     assert [pair for pair in seen if pair["left"] != pair["right"]] == []
     assert len({pair["left"] for pair in seen}) > 5
     assert len({pair["pid"] for pair in seen}) == 4
-    assert converged <= 1.5 + 1.0, f"took {converged:.1f} s: more than the poll of 0.5 s, 1 s, and room for the load"
+    assert converged <= 5 * 1.5, (
+        f"took {converged:.1f} s: more than the poll of 0.5 s and 1 s, on a machine five times slower"
+    )
 
 
 def test_a_refused_update_is_told_and_changes_nothing(serve: Serve, tmp_path: Path) -> None:

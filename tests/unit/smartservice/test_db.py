@@ -246,7 +246,7 @@ def test_a_ping_waits_for_no_writer(db: Database) -> None:
         db.ping()
         with db.reader.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM unit_pen")) == 0
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 4  # the writer would be waited for 5
 
 
 def test_a_ping_of_a_broken_database_is_unavailable(tmp_path: Path) -> None:

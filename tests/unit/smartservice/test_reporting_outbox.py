@@ -95,10 +95,10 @@ def test_flush_and_close_give_up_in_time() -> None:
     began = time.monotonic()
     assert not outbox.flush(0.05)
     outbox.close(0.05)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     assert not outbox.put(2)
     outbox.close(5)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     receiver.release.set()
 
 
