@@ -48,7 +48,7 @@ def test_a_killed_process_is_out_at_once(tmp_path: Path, local: Local) -> None:
     with app(tmp_path, 3) as child:
         wait_until(lambda: standing(local) == 3)
         child.signal(signal.SIGKILL)
-        wait_until(lambda: standing(local, draining=True) == 3, 0.4)
+        wait_until(lambda: standing(local, draining=True) == 3, what="the end of three")
     assert {one.reason for one in local.own_instances()} == {"its process has ended; the port refused the connection"}
 
 
@@ -57,14 +57,14 @@ def test_a_frozen_instance_is_out_and_holds_up_no_other(tmp_path: Path, local: L
     with app(tmp_path, 2) as frozen, app(tmp_path) as well:
         wait_until(lambda: standing(local) == 3)
         frozen.signal(signal.SIGSTOP)
-        wait_until(lambda: standing(local, draining=True) == 2, 5)
+        wait_until(lambda: standing(local, draining=True) == 2)
         before = {one.address: one.checks for one in local.own_instances() if one.state == "ready"}
         began = time.monotonic()
-        wait_until(lambda: any(one.checks >= before.get(one.address, 1e9) + 4 for one in local.own_instances()), 5)
-        assert time.monotonic() - began < 4
+        wait_until(lambda: any(one.checks >= before.get(one.address, 1e9) + 4 for one in local.own_instances()))
+        assert time.monotonic() - began < 10  # 1 on an idle machine; behind the frozen ones it would be 20
         assert len(before) == 1
         frozen.signal(signal.SIGCONT)
-        wait_until(lambda: standing(local) == 3, 8)
+        wait_until(lambda: standing(local) == 3)
         assert well.process.poll() is None
 
 
@@ -73,9 +73,9 @@ def test_a_drain_is_seen_at_once_and_the_end_is_no_surprise(tmp_path: Path, loca
     with app(tmp_path) as child:
         wait_until(lambda: standing(local) == 1)
         child.signal(signal.SIGTERM)
-        wait_until(lambda: standing(local, draining=True) == 1, 0.4)
-        assert child.process.wait(5) == 0
-    wait_until(lambda: local.instances() == (), 5)
+        wait_until(lambda: standing(local, draining=True) == 1, what="the drain")
+        assert child.process.wait(30) == 0
+    wait_until(lambda: local.instances() == ())
     assert local.own_instances() == []
 
 
@@ -84,10 +84,10 @@ def test_readiness_is_followed(tmp_path: Path, local: Local) -> None:
     with app(tmp_path):
         wait_until(lambda: standing(local) == 1)
         (tmp_path / "unready").touch()
-        wait_until(lambda: standing(local, draining=True) == 1, 3)
+        wait_until(lambda: standing(local, draining=True) == 1)
         assert [one.reason for one in local.own_instances()] == ["answered 503"]
         (tmp_path / "unready").unlink()
-        wait_until(lambda: standing(local) == 1, 8)
+        wait_until(lambda: standing(local) == 1)
 
 
 class Agent:
@@ -151,7 +151,7 @@ def test_the_lock_of_an_agent_ends_with_it(tmp_path: Path) -> None:
     with Child([sys.executable, "-c", code, tmp_path], output=tmp_path / "agent.log") as child:
         child.wait_ready(lambda: is_carried(tmp_path))
         child.signal(signal.SIGKILL)
-        wait_until(lambda: not is_carried(tmp_path), 2)
+        wait_until(lambda: not is_carried(tmp_path))
 
 
 def test_following_ten_instances_costs_next_to_nothing(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_following_ten_instances_costs_next_to_nothing(tmp_path: Path) -> None:
         local.start()
         wait_until(lambda: standing(local) == 10)
         began, used = time.monotonic(), time.process_time() - time.thread_time()  # without what this thread uses
-        wait_until(lambda: all(one.checks >= 3 for one in local.own_instances()), 10)
+        wait_until(lambda: all(one.checks >= 3 for one in local.own_instances()))
         share = (time.process_time() - time.thread_time() - used) / (time.monotonic() - began)
     local.close()
     assert share < 0.02
