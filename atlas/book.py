@@ -119,9 +119,13 @@ class Book:
     # -- the catalogue -------------------------------------------------------------------------------------------------
 
     def put_service(self, service: Service, *, by: Author) -> int:
-        """Add a service or change what is known of it."""
+        """Add a service or change all that is known of it."""
         service.check()
         return self._change(by, lambda world, _: rules.put_service(world, service))
+
+    def change_service(self, name: str, fields: Mapping[str, Any], *, by: Author) -> int:
+        """Change these fields of a service, whatever others change of it meanwhile."""
+        return self._change(by, lambda world, _: rules.change_service(world, name, fields))
 
     def remove_service(self, name: str, *, by: Author, force: bool = False) -> int:
         """Remove a service with its overrides and rulings."""

@@ -89,9 +89,13 @@ class HttpDirectory:
     # -- the catalogue -------------------------------------------------------------------------------------------------
 
     def put_service(self, service: Service, *, by: Author) -> int:
-        """Add a service or change what is known of it."""
+        """Add a service or change all that is known of it."""
         body = service.to_json()
         return self._change("PUT", f"/v1/services/{_part(body.pop('name'))}", body, by=by)
+
+    def change_service(self, name: str, fields: Mapping[str, Any], *, by: Author) -> int:
+        """Change these fields of a service, whatever others change of it meanwhile."""
+        return self._change("PATCH", f"/v1/services/{_part(name)}", fields, by=by)
 
     def remove_service(self, name: str, *, by: Author, force: bool = False) -> int:
         """Remove a service with its overrides and rulings. Conflict while it has instances, unless forced."""

@@ -43,7 +43,11 @@ class Directory(Protocol):
     # -- the catalogue -------------------------------------------------------------------------------------------------
 
     def put_service(self, service: Service, *, by: Author) -> int:
-        """Add a service or change what is known of it."""
+        """Add a service or change all that is known of it."""
+
+    def change_service(self, name: str, fields: Mapping[str, Any], *, by: Author) -> int:
+        """Change these fields of a service, as in its JSON, whatever others change of it meanwhile; it is added where it is not
+        there. ValidationFailed names a field that is unknown or wrong."""
 
     def remove_service(self, name: str, *, by: Author, force: bool = False) -> int:
         """Remove a service with its overrides and rulings. Conflict while it has instances, unless forced."""

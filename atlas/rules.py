@@ -26,6 +26,12 @@ def put_service(world: World, service: Service) -> Edits:
     return change(world, "service", service.name, service.to_json())
 
 
+def change_service(world: World, name: str, fields: Mapping[str, Any]) -> Edits:
+    """Change these fields and leave the others; where it is not there, they have their defaults."""
+    known = world.services.get(name, Service(name))
+    return put_service(world, Service.from_json({**known.to_json(), **fields, "name": name}))
+
+
 def remove_service(world: World, name: str, *, force: bool) -> Edits:
     """Remove it with its overrides and rulings; not while it has instances, unless forced."""
     if name not in world.services:

@@ -104,6 +104,12 @@ class OneService(_Resource):
         return _revision(self.book.put_service(Service.from_json({**body.model_dump(), "name": name}), by=author()))
 
     @needs("operator")
+    @validated(body=ServiceIn)
+    def patch(self, name: str, body: Any) -> Revision:
+        """Change what the body names; the rest stays. The service is added where it is not there."""
+        return _revision(self.book.change_service(name, body.model_dump(exclude_unset=True), by=author()))
+
+    @needs("operator")
     @validated(query=ForceQuery)
     def delete(self, name: str, query: ForceQuery) -> Revision:
         """Remove the service with its overrides and rulings. 409 while it has instances, unless forced."""

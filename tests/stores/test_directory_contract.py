@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,19 @@ def test_a_service_is_read_back(open_directory: OpenDirectory) -> None:
     assert two.world().position.revision == 1
 
 
+def test_fields_of_a_service_are_changed_alone(open_directory: OpenDirectory) -> None:
+    """What two clients change of one service, each without having heard of the other, both stays."""
+    one, two = open_directory(), open_directory()
+    one.put_service(IDENTITY, by=ANNA)
+    one.change_service("identity", {"split": "1.4=5%"}, by=ANNA)
+    assert two.change_service("identity", {"callers": "orders"}, by=BEN) == 3
+    wanted = replace(IDENTITY, split="1.4=5%", callers="orders")
+    eventually(lambda: one.world().services["identity"], wanted)
+    assert one.change_service("identity", {"callers": "orders"}, by=ANNA) == 3
+    one.change_service("billing", {"port": 8001}, by=ANNA)
+    assert one.world().services["billing"] == Service("billing", port=8001)
+
+
 def test_a_change_of_nothing_makes_no_revision(directory: Directory) -> None:
     """Saying again what is known gives the present revision and leaves no trace."""
     directory.put_service(IDENTITY, by=ANNA)
@@ -77,6 +91,8 @@ def test_impossible_things_are_refused(directory: Directory) -> None:
     attempts: list[Callable[[], object]] = [
         lambda: directory.put_service(Service("Not A Name"), by=ANNA),
         lambda: directory.put_service(Service("identity", port=70_000), by=ANNA),
+        lambda: directory.change_service("identity", {"port": 70_000}, by=ANNA),
+        lambda: directory.change_service("identity", {"colour": "red"}, by=ANNA),
         lambda: directory.set_override("identity", "lower", 1, by=ANNA),
         lambda: directory.set_override("Bad Scope", "KEY", 1, by=ANNA),
         lambda: directory.set_override("identity", "KEY", "x" * 100_000, by=ANNA),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -38,7 +38,7 @@ def split(session: Session, service: str, shares: tuple[str, ...], end: bool) ->
         return
     text = ",".join(shares)
     parse_split(text)
-    wanted = dataclasses.replace(present, split=text)
+    wanted = replace(present, split=text)
     wanted.check()
     told = (
         f"{present.name}: {text} of the callers"
@@ -49,7 +49,7 @@ def split(session: Session, service: str, shares: tuple[str, ...], end: bool) ->
     warnings = _empty_sides(session, wanted)
     for warning in warnings:
         session.note(f"Warning: {warning}")
-    revision = session.directory.put_service(wanted, by=session.author())
+    revision = session.directory.change_service(present.name, {"split": text}, by=session.author())
     facts = shares_json(session.world, wanted, session.clock())
     session.done(told, revision, service=present.name, split=text, shares=facts, warnings=warnings)
 
@@ -75,12 +75,12 @@ def callers(session: Session, service: str, names: tuple[str, ...], everybody: b
             raise click.UsageError("name a caller, or --everybody")
         _show_callers(session, present)
         return
-    wanted = dataclasses.replace(present, callers=",".join(named))
-    wanted.check()
+    listed = ",".join(named)
+    replace(present, callers=listed).check()
     warnings = [f"no service {plain(name)} is in the map" for name in named if not session.world.knows(name)]
     for warning in warnings:
         session.note(f"Warning: {warning}")
-    revision = session.directory.put_service(wanted, by=session.author())
+    revision = session.directory.change_service(present.name, {"callers": listed}, by=session.author())
     told = f"{present.name} may be called by {', '.join(named) if named else 'everybody'}"
     session.done(told, revision, service=present.name, callers=named or None, warnings=warnings)
 
@@ -98,14 +98,13 @@ def accept_loss(session: Session, service: str) -> None:
         raise click.UsageError("say why: --why TEXT is kept in the history")
     present = _known(session, service)
     later = present.loss_accepted_at + 0.001  # than what somebody said whose clock is ahead
-    wanted = dataclasses.replace(present, loss_accepted_at=max(session.clock(), later))
-    wanted.check()
+    at = max(session.clock(), later)
     holding = {report.host: report.holding for report in session.reports.values() if report.holding}
-    revision = session.directory.put_service(wanted, by=session.author())
+    revision = session.directory.change_service(present.name, {"loss_accepted_at": at}, by=session.author())
     told = f"{present.name}: the instances that were lost until now are given up"
     if holding:
         told += f" ({count(sum(holding.values()), 'instance')} of all services held by {', '.join(sorted(map(plain, holding)))})"
-    facts: dict[str, Any] = {"loss_accepted_at": wanted.loss_accepted_at, "holding": holding}
+    facts: dict[str, Any] = {"loss_accepted_at": at, "holding": holding}
     session.done(told, revision, service=present.name, **facts)
 
 

@@ -71,7 +71,7 @@ def change(session: Session, name: str, port: str | None, **facts: Any) -> None:
         raise click.UsageError("nothing to change: name an option, for instance --owner.")
     wanted = dataclasses.replace(present, **given)
     wanted.check()
-    revision = session.directory.put_service(wanted, by=session.author())
+    revision = session.directory.change_service(present.name, given, by=session.author())
     told = ", ".join(f"{name} {plain(value)}" for name, value in given.items())
     session.done(f"{name}: {told}", revision, service=wanted.to_json())
 

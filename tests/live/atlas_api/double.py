@@ -93,6 +93,9 @@ class MapDouble:
     def put_service(self, service: Service, *, by: Author) -> int:
         return self._wrote("put_service", service, by)
 
+    def change_service(self, name: str, fields: Mapping[str, Any], *, by: Author) -> int:
+        return self._wrote("change_service", name, fields, by)
+
     def remove_service(self, name: str, *, by: Author, force: bool = False) -> int:
         return self._wrote("remove_service", name, by, force)
 

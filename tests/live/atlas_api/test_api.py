@@ -29,6 +29,7 @@ BY = Author("local")
     ("method", "path", "body", "written"),
     [
         ("PUT", "/v1/services/shop", {"port": 8003}, ("put_service", Service("shop", port=8003), BY)),
+        ("PATCH", "/v1/services/shop", {"port": 8003}, ("change_service", "shop", {"port": 8003}, BY)),
         (
             "PUT",
             "/v1/services/shop",
@@ -91,6 +92,7 @@ def test_a_write_reaches_the_map_as_it_was_said(
     ("method", "path", "body", "status", "said"),
     [
         ("PUT", "/v1/services/shop", {"prot": 8003}, 422, "#/prot"),
+        ("PATCH", "/v1/services/shop", {"prot": 8003}, 422, "#/prot"),
         ("PUT", "/v1/services/shop", {"port": 80030}, 422, "1 to 65535"),
         ("PUT", "/v1/services/shop", {"port": True}, 422, "#/port"),
         ("PUT", "/v1/services/shop", {"split": "1.4=500%"}, 422, "#/split"),

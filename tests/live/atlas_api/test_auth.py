@@ -28,6 +28,7 @@ ROUTES: list[tuple[str, str, Any, tuple[int, int, int, int]]] = [
     ("GET", "/v1/services", None, (200, 200, 200, 200)),
     ("GET", "/v1/services/web", None, (200, 200, 200, 200)),
     ("PUT", "/v1/services/web", {"owner": "shop"}, (200, 403, 403, 403)),
+    ("PATCH", "/v1/services/web", {"owner": "shop"}, (200, 403, 403, 403)),
     ("DELETE", "/v1/services/web", None, (200, 403, 403, 403)),
     ("POST", "/v1/services/new/port", {}, (200, 403, 403, 403)),
     ("GET", "/v1/services/web/instances", None, (200, 200, 200, 200)),
@@ -94,7 +95,7 @@ def test_a_token_may_be_that_of_all_hosts_of_a_network(asking: Asking) -> None:
 
 def test_the_table_of_scopes_is_complete(app: SmartService) -> None:
     """A route that is added without a line in the table fails here."""
-    methods = ("GET", "PUT", "POST", "DELETE")
+    methods = ("GET", "PUT", "PATCH", "POST", "DELETE")
     known = {
         (method, rule.rule)
         for rule in app.url_map.iter_rules()
