@@ -6,6 +6,7 @@ its HAProxy, services under gunicorn that are started again when they end.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,8 +115,8 @@ class Hosts:
         for process in reversed(self._running):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        for pid in self._folder.glob("*.pid"):
-            subprocess.run(["kill", "-INT", pid.read_text().strip()], check=False, stderr=subprocess.DEVNULL)
+        for file in self._folder.glob("*.pid"):
+            _signal(int(file.read_text()), signal.SIGINT)
         for process in self._running:
             try:
                 process.wait(20)
@@ -196,7 +198,12 @@ def wait(condition: Callable[[], object], what: str, seconds: float = 30.0) -> N
 
 def _kill(pid: int) -> None:
     for one in (*_children(pid), pid):
-        subprocess.run(["kill", "-KILL", str(one)], check=False)
+        _signal(one, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _children(pid: int) -> list[int]:

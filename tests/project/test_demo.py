@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,9 +17,18 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.needs("haproxy")
 def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
     """Two services: one calls the other, both follow the map, one is replaced; then on three hosts with sidecars they are rolled,
-    one is killed, and Atlas is killed. No call is lost, nothing is left behind."""
+    one is killed, and Atlas is killed. No call is lost, nothing is left behind. A bare Debian will do, which has no `kill`."""
+    into, programs = tmp_path / "into", tmp_path / "bin"
+    into.mkdir()
+    programs.mkdir()
+    for folder in reversed(os.get_exec_path()):
+        for program in Path(folder).glob("*"):
+            (programs / program.name).unlink(missing_ok=True)
+            (programs / program.name).symlink_to(program)
+    (programs / "kill").unlink(missing_ok=True)
     shown = subprocess.run(
-        [sys.executable, "-m", "scripts.demo", "--into", tmp_path],
+        [sys.executable, "-m", "scripts.demo", "--into", into],
+        env={**os.environ, "PATH": str(programs)},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -31,4 +41,4 @@ def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
     assert "hello: 3 of 3 instances rolled" in shown.stdout
     assert '{"welcome":"Good evening, Ada!"}' in shown.stdout
     assert "2 services, 2 instances (2 enabled)" in shown.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(into.iterdir()) == []
