@@ -6,7 +6,6 @@ So HAProxy serves at once after a boot, whatever else is away. The agent compare
 from __future__ import annotations
 
 import os
-import resource
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from atlas.world import World
 from sidecar.model import Plan, Route
 from sidecar.probe import serves
 from sidecar.settings import Settings
-from smartrealm.errors import Conflict, SmartError
+from smartrealm.errors import Conflict
 
 BEGUN = "haproxy.begun"
 """Touched whenever HAProxy is started."""
@@ -84,14 +83,9 @@ def become(settings: Settings, environ: Mapping[str, str], *, notify: bool = Fal
     os.execvpe(words[0], words, {name: environ[name] for name in _PASSED_ON if name in environ})
 
 
-def descriptors() -> int:
-    """How many files HAProxy may open; it raises its own limit as far as it is allowed to."""
-    return max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-
-
 def _write(world: World, settings: Settings) -> None:
     from sidecar.layout import fresh_layout, lay_out
-    from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
+    from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, descriptors, program_version, version_numbers
     from sidecar.render import render
     from sidecar.tokens import TokensFile
     from sidecar.written import write_files
@@ -105,6 +99,7 @@ def _write(world: World, settings: Settings) -> None:
 
 def _routes(world: World, settings: Settings) -> Mapping[str, Route]:
     """What the agent would plan: with what it held back when it ended, and after the names of hosts had their answers."""
+    from sidecar.barred import Barred
     from sidecar.memory import read_file
     from sidecar.plan import Planner
     from sidecar.resolve import Resolver
@@ -119,20 +114,7 @@ def _routes(world: World, settings: Settings) -> Mapping[str, Route]:
         answered.clear()
         plan = planner.plan(world)
     resolver.close()
-    return writable(plan.routes)
-
-
-def writable(routes: Mapping[str, Route]) -> Mapping[str, Route]:
-    """The routes that may be written: another one costs nobody but itself, and the agent says why."""
-    from sidecar.fields import check_route
-
-    found = dict(routes)
-    for name, route in routes.items():
-        try:
-            check_route(route)
-        except SmartError:
-            del found[name]
-    return found
+    return Barred().writable(plan.routes)
 
 
 def _waits_for_names(plan: Plan) -> bool:

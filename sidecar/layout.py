@@ -63,6 +63,14 @@ class Layout:
     done: _Done = field(default=_Done(), repr=False, compare=False)
     """What `lay_out` remembers, so that it looks at what changed alone."""
 
+    def owners(self) -> dict[str, str]:
+        """What each backend holds: a service, or a side of one (`identity:1`)."""
+        return {backend: key for key, backend in self.names.items()}
+
+    def services(self) -> dict[str, str]:
+        """The service of each backend that holds one."""
+        return {backend: key.partition(":")[0] for key, backend in self.names.items()}
+
 
 def keys_of(route: Route) -> list[str]:
     """What of a route needs a backend of its own."""

@@ -70,6 +70,13 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
+def descriptors() -> int:
+    """How many files a HAProxy that is started here may open, for `render`: it raises its own limit as far as it may; 0 where
+    there is no limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if hard == resource.RLIM_INFINITY else min(hard, 1 << 20)
+
+
 class Pace:
     """When the next reload may be: `seconds` after the last one, and a little later than it was wished for, so that not
     every host reloads at the same moment."""
@@ -129,12 +136,6 @@ class Proxy:
     def dynamic_backends(self) -> bool:
         """Whether backends can be added while it runs."""
         return version_numbers(self.version()) >= FIRST_WITH_DYNAMIC_BACKENDS
-
-    @property
-    def descriptors(self) -> int:
-        """How many files a HAProxy that is started here may open; for `render`."""
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        return 0 if most == resource.RLIM_INFINITY else most
 
     def worker(self) -> int | None:
         """The pid of the worker that answers and has a master: without one it is about to end. None: HAProxy does not run."""

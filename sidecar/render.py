@@ -41,7 +41,7 @@ def render(state: State, layout: Layout, settings: Settings, *, descriptors: int
     server that drains has the weight 0 here, since the file knows no drain; the first comparison sets it right. Raises
     ValidationFailed for anything of the map that may not stand in the file, and ConfigurationError for such a setting.
     """
-    owners = {backend: key for key, backend in layout.names.items()}
+    owners = layout.owners()
     count = sum(len(servers) for servers in state.backends.values())
     parts = [
         _section("global", [*_process(settings, count, descriptors, threads), f"description {fingerprint(settings)}"]),

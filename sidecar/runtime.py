@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sidecar.layout import NEWER
-from sidecar.model import Condition as Condition, Server, State
+from sidecar.model import Condition, Server, State
 from smartrealm.errors import Unavailable
 
 LONGEST_COMMAND = 8_000

@@ -7,36 +7,30 @@ file nothing is said to it, and afterwards it is asked what it knows.
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from sidecar.barred import Barred
 from sidecar.diff import DONE, Command, commands
 from sidecar.ejection import KEPT_DOWN_SECONDS, Ejections
 from sidecar.events import Event
 from sidecar.facts import Refusal
-from sidecar.fields import check_route
 from sidecar.filing import Begin, Filing
 from sidecar.layout import Layout, adopt_layout, fresh_layout, lay_out
-from sidecar.model import Plan, Route, State
-from sidecar.proxy import Proxy
+from sidecar.leaving import Leaving
+from sidecar.model import Condition, Plan, Route, State
+from sidecar.proxy import Proxy, descriptors
 from sidecar.render import Files, fingerprint, render
-from sidecar.runtime import Condition, Reading, Runtime
+from sidecar.runtime import Reading, Runtime
 from sidecar.servers import address_of
 from sidecar.settings import Settings
-from smartrealm.errors import ConfigurationError, SmartError, Unavailable, ValidationFailed
+from smartrealm.errors import ConfigurationError, SmartError, Unavailable
 
 MAPS = Path("maps")
 """Where the maps lie, as HAProxy names them."""
-
-LEAVING_SECONDS = 0.1
-"""How often it is looked whether the calls to servers that take no new ones are over."""
-
-DELETING_SECONDS = 1.0
-"""How often it is tried to delete servers that have no calls."""
 
 ALIVE_SECONDS = 0.25
 """How often it is looked whether HAProxy runs."""
@@ -74,6 +68,32 @@ class Reload:
     """Time of day."""
 
 
+@dataclass(slots=True)
+class Reloads:
+    """The one that is wished for, and the one before."""
+
+    wish: Reload | None = None
+    last: Reload | None = None
+    failure: str = ""
+    """Why the last attempt failed; empty: it did not."""
+    not_before: float = -1.0
+    """By the clock: until then none is tried again."""
+
+
+@dataclass(slots=True)
+class Process:
+    """What is known of the process of HAProxy."""
+
+    running: bool = False
+    """Whether it answers."""
+    pid: int = 0
+    version: str = ""
+    dynamic: bool = False
+    """Whether it can be given new backends while it runs."""
+    away_since: float | None = None
+    """Time of day since which it does not run."""
+
+
 class Steering:
     """HAProxy of this host under one plan after the other. Used by one thread; what it shows may be read from others."""
 
@@ -92,6 +112,8 @@ class Steering:
         self.proxy = proxy
         self.runtime = runtime
         self.counts = Counts()
+        self.process = Process()
+        self.reloads = Reloads()
         self.ejections = Ejections()
         self.events: SimpleQueue[Event] = SimpleQueue()
         self.applied: Plan | None = None
@@ -100,35 +122,18 @@ class Steering:
         self.known: State | None = None
         """What HAProxy knows; None while nobody can tell."""
         self.wanted = State()
-        self.wish: Reload | None = None
-        self.last_reload: Reload | None = None
-        self.reload_failure = ""
-        self.running = False
-        """Whether HAProxy answers."""
+        self.layout: Layout | None = None
         self.failure: str | None = None
         """Why HAProxy does not run, or cannot be spoken to."""
         self.refusals: tuple[Refusal, ...] = ()
-        self.barred: Mapping[str, str] = {}
-        """Services that HAProxy will not have, each with the reason."""
         self.conditions: Mapping[str, Mapping[str, Condition]] = {}
-        self.sessions: Mapping[tuple[str, str], int] = {}
-        """Calls under way to servers that take no new ones, by backend and server."""
         self.drift_at: float | None = None
-        self.version = ""
-        self.dynamic = False
-        self.pid = 0
-        self.away_since: float | None = None
-        self._tokens = tokens
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self.layout: Layout | None = None
-        self._barred_as: Mapping[str, Route] = {}
-        self._tried: Plan | None = None
-        self._tokens_tried: Mapping[str, str] | None = None
-        self._leaving: Mapping[str, tuple[str, ...]] = {}
-        self._draining: tuple[tuple[str, str], ...] = ()
-        self._alive_at = self._compare_at = self._count_at = self._reload_at = self._keep_down_at = -1.0
+        self._tokens, self._clock, self._wall_clock = tokens, clock, wall_clock
+        self._barred = Barred()
+        self._leaving = Leaving(proxy, runtime, clock=clock, idle_seconds=settings.compare_seconds)
         self._filing = Filing(clock=clock, begin=begin)
+        self._tried: tuple[Plan, Mapping[str, str]] | None = None
+        self._alive_at = self._compare_at = self._keep_down_at = -1.0
 
     def begin(self) -> None:
         """Start HAProxy at once from the file that an earlier process has left, if there is one; else the first plan does it."""
@@ -138,6 +143,11 @@ class Steering:
                     self.counts.starts += 1
             except SmartError as error:
                 _log.warning("HAProxy could not be started from the file that is there: %s", error)
+
+    @property
+    def barred(self) -> Mapping[str, str]:
+        """Services that HAProxy will not have, each with the reason."""
+        return self._barred.reasons
 
     @property
     def files_failure(self) -> str:
@@ -151,17 +161,17 @@ class Steering:
             return 1.0
         try:
             self._see_to_the_process(plan)
-            self.running = True
+            self.process.running = True
             self._take_events()
-            if plan is not self._tried or self._tokens() is not self._tokens_tried:
+            if self._tried is None or plan is not self._tried[0] or self._tokens() is not self._tried[1]:
                 self._steer(plan)
-            if self.wish is not None and self._clock() >= self._reload_at and self.proxy.reload_due_in() <= 0:
+            if self.reloads.wish is not None and self._reload_in() <= 0:
                 self._reload(plan)
             if self._clock() >= self._compare_at:
                 self._compare()
             self._see_to_the_ejected()
-            if self._clock() >= self._count_at:
-                self._follow_the_leaving()
+            if self._clock() >= self._leaving.due_at:
+                self._leaving.follow()
             self._filing.begin_when_due(self._writing)
         except Unavailable as error:
             self._lost(error)
@@ -183,8 +193,8 @@ class Steering:
 
     def ask_reload(self, why: str) -> None:
         """Load HAProxy anew as soon as it may be."""
-        if self.wish is None:
-            self.wish = Reload(why, self._wall_clock())
+        if self.reloads.wish is None:
+            self.reloads.wish = Reload(why, self._wall_clock())
             _log.info("HAProxy is to be reloaded: %s", why)
 
     @property
@@ -192,15 +202,15 @@ class Steering:
         """Why changes wait; empty when none do."""
         if self.known is None:
             return self.failure or "HAProxy is being started"
-        return self.wish.why if self.wish is not None else ""
+        return self.reloads.wish.why if self.reloads.wish is not None else ""
 
     def busy(self, plan: Plan) -> Mapping[str, int]:
         """Calls under way to instances that take no new ones, by `service/host:port`."""
-        owners = {} if self.layout is None else {name: key.partition(":")[0] for key, name in self.layout.names.items()}
+        services = {} if self.layout is None else self.layout.services()
         found: dict[str, int] = {}
-        for (backend, server), count in self.sessions.items():
+        for (backend, server), count in self._leaving.sessions.items():
             if count:
-                key = f"{owners.get(backend, backend)}/{address_of(server)}"
+                key = f"{services.get(backend, backend)}/{address_of(server)}"
                 found[key] = found.get(key, 0) + count
         return found
 
@@ -208,9 +218,10 @@ class Steering:
 
     def _look_at_the_process(self) -> None:
         """Without a map nothing is started or changed; that HAProxy runs all the same is to be seen."""
-        self.running = self.proxy.worker() is not None
-        if self.running and not self.version:
-            self.version, self.pid = self.proxy.version(), self.runtime.info().pid
+        process = self.process
+        process.running = self.proxy.worker() is not None
+        if process.running and not process.version:
+            process.version, process.pid = self.proxy.version(), self.runtime.info().pid
 
     def _see_to_the_process(self, plan: Plan) -> None:
         now = self._clock()
@@ -220,11 +231,11 @@ class Steering:
         worker = self.proxy.worker()
         if worker is not None:
             # Another worker: it has been started again, from its file, which may be half a second behind.
-            if self.known is None or worker != self.pid:
+            if self.known is None or worker != self.process.pid:
                 self._adopt(plan)
             return
-        self.known, self.running = None, False
-        self.away_since = self.away_since or self._wall_clock()
+        self.known, self.process.running = None, False
+        self.process.away_since = self.process.away_since or self._wall_clock()
         if not self.proxy.external or not self.settings.proxy_config.exists():
             self._write_anew(plan)
         if self.proxy.external:
@@ -242,9 +253,8 @@ class Steering:
         """Learn what a running HAProxy knows, whoever started it."""
         reading = self._read()
         self.layout = adopt_layout(reading.state)
-        self._tried, self.away_since = None, None
-        self.version = self.proxy.version()
-        self.dynamic = self.proxy.dynamic_backends
+        self._tried, self.process.away_since = None, None
+        self._note_version()
         # Not the file on disk: it may have been written anew by an agent that ended before the reload.
         if reading.description != fingerprint(self.settings):
             self.ask_reload("its file was made with other settings, or by another version")
@@ -253,41 +263,31 @@ class Steering:
     def _lost(self, error: Exception) -> None:
         if self.known is not None or self.failure is None:
             _log.warning("HAProxy cannot be told anything now: %s", error)
-        self.known, self.running, self.failure, self._alive_at = None, False, str(error), -1.0
+        self.known, self.process.running, self.failure, self._alive_at = None, False, str(error), -1.0
+
+    def _note_version(self) -> None:
+        self.process.version, self.process.dynamic = self.proxy.version(), self.proxy.dynamic_backends
 
     def _read(self) -> Reading:
         reading = self.runtime.read(MAPS)
-        self.known, self.conditions, self.pid = reading.state, reading.conditions, reading.pid
-        self._leaving = {backend: tuple(servers) for backend, servers in reading.leaving.items()}
+        self.known, self.conditions, self.process.pid = reading.state, reading.conditions, reading.pid
+        self._leaving.found(reading.leaving)
         self.ejections.compare(reading.conditions, self._clock())
         return reading
 
     # -- the plan ------------------------------------------------------------------------------------------------------
 
-    def _routes(self, plan: Plan) -> Mapping[str, Route]:
-        """What of the plan may be written. A planner gives nothing else; this is the second lock of that door."""
-        before = {} if self.layout is None else self.layout.done.routes
-        barred = {name: why for name, why in self.barred.items() if plan.routes.get(name) is self._barred_as.get(name)}
-        for name, route in plan.routes.items():
-            if before.get(name) is not route and name not in barred:
-                try:
-                    check_route(route)
-                except ValidationFailed as error:
-                    barred[name] = str(error)
-        self._bar(plan, barred)
-        return {name: route for name, route in plan.routes.items() if name not in barred} if barred else plan.routes
-
-    def _bar(self, plan: Plan, barred: Mapping[str, str]) -> None:
-        """Set services aside until something about them changes."""
-        for name in barred.keys() - self.barred.keys():
-            _log.error("%s is set aside, HAProxy will not have it: %s", name, barred[name])
-        self.barred = barred
-        self._barred_as = {name: plan.routes[name] for name in barred}
-
     def _lay_out(self, plan: Plan, layout: Layout) -> tuple[Layout, State, bool]:
         return lay_out(
-            self._routes(plan), layout, tokens=self._tokens(), dynamic=self.dynamic, busy=tuple(self._leaving)
+            self._routes(plan),
+            layout,
+            tokens=self._tokens(),
+            dynamic=self.process.dynamic,
+            busy=tuple(self._leaving.servers),
         )
+
+    def _routes(self, plan: Plan) -> Mapping[str, Route]:
+        return self._barred.writable(plan.routes, {} if self.layout is None else self.layout.done.routes)
 
     def _steer(self, plan: Plan) -> None:
         assert self.known is not None
@@ -295,17 +295,17 @@ class Steering:
         tokens = self._tokens()  # before: a file that changes meanwhile is looked at again
         self.layout, self.wanted, short = self._lay_out(plan, self.layout)
         self._tell()
-        self._tried, self._tokens_tried = plan, tokens
+        self._tried = plan, tokens
         if short:
             self.ask_reload("no spare backend is left for a service that is new")
-        self._note_leaving()
-        self._follow_the_leaving()
+        self._leaving.look_at(self.known)
+        self._leaving.follow()
         self.applied, self.applied_at = plan, self._wall_clock()
 
     def _tell(self) -> int:
         """Say to HAProxy what differs; gives how many commands that took."""
         assert self.known is not None
-        todo = commands(self.known, self.wanted, leaving=self._leaving, dynamic=self.dynamic)
+        todo = commands(self.known, self.wanted, leaving=self._leaving.servers, dynamic=self.process.dynamic)
         if not todo:
             self.known = self.wanted
             return 0
@@ -313,7 +313,7 @@ class Steering:
         refused = self.runtime.run(todo)
         self.counts.changes += len(todo)
         self.known = self.wanted
-        self._leaving = _leaving(before, self.wanted, self._leaving)
+        self._leaving.changed(before, self.wanted)
         self._filing.changed()
         if refused:
             now = self._wall_clock()
@@ -334,32 +334,7 @@ class Steering:
             self.counts.drift += differs
             self.drift_at = self._wall_clock()
             _log.warning("HAProxy knew something else than it should: %d commands set it right", differs)
-        self._note_leaving()
-
-    # -- servers that take no new calls --------------------------------------------------------------------------------
-
-    def _note_leaving(self) -> None:
-        if self.known is None:
-            return
-        draining = [
-            (backend, server.name)
-            for backend, servers in self.known.backends.items()
-            for server in servers.values()
-            if server.draining
-        ]
-        self._draining = tuple(draining)
-        self._count_at = self._clock()
-
-    def _follow_the_leaving(self) -> None:
-        """Count the calls that are still under way, and delete the servers that have none."""
-        leaving = [(backend, server) for backend, servers in self._leaving.items() for server in servers]
-        watched = [*leaving, *self._draining]
-        self.sessions = self.proxy.sessions(watched) if watched else {}
-        if self._leaving:
-            self._leaving = {name: tuple(left) for name, left in self.runtime.delete(self._leaving).items() if left}
-        # A server without calls may keep an idle connection for a while, and cannot be deleted as long.
-        pause = LEAVING_SECONDS if any(self.sessions.values()) else DELETING_SECONDS if self._leaving else None
-        self._count_at = self._clock() + (pause or self.settings.compare_seconds)
+        self._leaving.look_at(self.known)
 
     # -- ejections -----------------------------------------------------------------------------------------------------
 
@@ -409,27 +384,32 @@ class Steering:
     def _anew(self, plan: Plan) -> tuple[Layout, State, Files]:
         """Every service in a backend of its own name, without those that HAProxy will not have."""
         for _ in range(5):
-            layout = fresh_layout(self._routes(plan), self.settings.spare_backends, dynamic=self.dynamic)
+            layout = fresh_layout(self._routes(plan), self.settings.spare_backends, dynamic=self.process.dynamic)
             layout, state, _ = self._lay_out(plan, layout)
             files = self._render(state, layout)
             found = self.proxy.check(files)
-            owners = {name: key.partition(":")[0] for key, name in layout.names.items()}
-            barred = {owners[one.backend]: one.says for one in found if one.backend in owners}
+            services = layout.services()
+            barred = {services[one.backend]: one.says for one in found if one.backend in services}
             if not barred:
                 if found:
                     raise ConfigurationError(
                         "HAProxy refuses the file that was made for it:", [str(one) for one in found]
                     )
                 break
-            self._bar(plan, {**self.barred, **barred})
+            self._barred.add(plan.routes, barred)
         return layout, state, files
 
     def _write_anew(self, plan: Plan) -> None:
         _, _, files = self._anew(plan)
         self._write(files)
 
+    def _reload_in(self) -> float:
+        """Until the reload that is wished for may be."""
+        return max(self.reloads.not_before - self._clock(), self.proxy.reload_due_in())
+
     def _reload(self, plan: Plan) -> None:
-        assert self.wish is not None
+        reloads = self.reloads
+        assert reloads.wish is not None
         assert self.layout is not None
         try:
             layout, state, files = self._anew(plan)
@@ -437,36 +417,35 @@ class Steering:
         except SmartError as error:
             self._put_off(error)
             return
-        wish, self.wish = self.wish, None
+        wish, reloads.wish = reloads.wish, None
         try:
             self.proxy.reload(force=True)
         except SmartError as error:
             self.counts.failed_reloads += 1
-            self.reload_failure = error.message
+            reloads.failure = error.message
             _log.error("HAProxy could not be reloaded and goes on as before: %s", error)
             self._write(self._render(self.wanted, self.layout))
             self._read()
             return
         self.counts.reloads += 1
-        self.reload_failure = ""
-        self.last_reload = replace(wish, at=self._wall_clock())
+        reloads.failure, reloads.last = "", replace(wish, at=self._wall_clock())
         _log.info("HAProxy was reloaded: %s", wish.why)
         self.layout, self.wanted = layout, state
-        self.version, self.dynamic = self.proxy.version(), self.proxy.dynamic_backends
+        self._note_version()
         self._read()
         self._tell()
-        self._note_leaving()
+        self._leaving.look_at(self.known)
 
     def _put_off(self, error: SmartError) -> None:
         """The files for a reload could not be made: HAProxy has heard nothing of it, and it is tried again in a while."""
-        if self.reload_failure != error.message:
+        if self.reloads.failure != error.message:
             self.counts.failed_reloads += 1
             _log.error("HAProxy cannot be reloaded and goes on as before: %s", error)
-        self.reload_failure = error.message
-        self._reload_at = self._clock() + RELOAD_AGAIN_SECONDS
+        self.reloads.failure = error.message
+        self.reloads.not_before = self._clock() + RELOAD_AGAIN_SECONDS
 
     def _until_next(self) -> float:
-        moments = [self._alive_at, self._compare_at, self._count_at]
+        moments = [self._alive_at, self._compare_at, self._leaving.due_at]
         if self._filing.next_at is not None:
             moments.append(self._filing.next_at)
         lift_at = self.ejections.next_at(self.wanted.backends)
@@ -474,31 +453,11 @@ class Steering:
             moments.append(lift_at)
         if self.ejections.kept_down(self.wanted.backends):
             moments.append(self._keep_down_at)
-        if self.wish is not None:
-            moments.append(max(self._reload_at, self._clock() + self.proxy.reload_due_in()))
+        if self.reloads.wish is not None:
+            moments.append(self._clock() + self._reload_in())
         return max(0.0, min(moments) - self._clock())
-
-
-def descriptors() -> int:
-    """How many files HAProxy may open, which has our limits; 0 where there is none."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 0 if hard == resource.RLIM_INFINITY else min(hard, 1 << 20)
 
 
 def _health(key: tuple[str, str], health: str) -> Command:
     backend, server = key
     return Command(f"set server {backend}/{server} health {health}", DONE, backend)
-
-
-def _leaving(before: State, after: State, known: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
-    """Who is in maintenance once HAProxy has been brought from one State to the other."""
-    found = {name: set(servers) for name, servers in known.items()}
-    for name, servers in before.backends.items():
-        wanted = after.backends.get(name, {})
-        if servers is not wanted:
-            found.setdefault(name, set()).update(server for server in servers if server not in wanted)
-    return {
-        name: left
-        for name, servers in found.items()
-        if (left := tuple(sorted(server for server in servers if server not in after.backends.get(name, {}))))
-    }

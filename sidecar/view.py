@@ -92,7 +92,7 @@ class View:
 
     def rates(self) -> Mapping[str, Rate]:
         """What passes through each service, asked of HAProxy now. Raises Unavailable when it does not answer."""
-        return parse_rates(Runtime(self.settings.runtime_socket).ask("show stat"), self._owners())
+        return parse_rates(Runtime(self.settings.runtime_socket).ask("show stat"), self._services())
 
     def facts(self) -> Facts:
         """What the agent knows of itself now."""
@@ -118,7 +118,7 @@ class View:
             refusals=steering.refusals,
             refusal_count=steering.counts.refusals,
             pending=steering.pending,
-            pending_since=None if steering.wish is None else steering.wish.at,
+            pending_since=None if steering.reloads.wish is None else steering.reloads.wish.at,
             own=tuple(parts.local.own_instances()),
             unusable=dict(parts.local.problems()),
             ejected=self._ejected(),
@@ -133,40 +133,39 @@ class View:
 
     def _reloads(self) -> Reloads:
         steering = self._steering
-        last, wish = steering.last_reload, steering.wish
+        last, wish = steering.reloads.last, steering.reloads.wish
         return Reloads(
             steering.counts.reloads,
             steering.counts.failed_reloads,
             None if last is None else last.at,
             "" if last is None else last.why,
-            steering.reload_failure,
+            steering.reloads.failure,
             self._wall_clock() + (steering.proxy.reload_due_in() if wish is not None else 0.0),
         )
 
     def _proxy_facts(self) -> ProxyFacts:
-        steering = self._steering
-        running = steering.running
+        process, running = self._steering.process, self._steering.process.running
         uptime = 0.0
         if running:
             with suppress(SmartError):
                 uptime = float(Runtime(self.settings.runtime_socket, timeout_seconds=1.0).info().uptime_seconds)
         return ProxyFacts(
-            version=steering.version,
-            pid=steering.pid,
+            version=process.version,
+            pid=process.pid,
             uptime_seconds=uptime,
             running=running,
-            dynamic=steering.dynamic,
-            away_since=None if running else steering.away_since,
-            failure=steering.failure or "",
+            dynamic=process.dynamic,
+            away_since=None if running else process.away_since,
+            failure=self._steering.failure or "",
             alive=not running and any(map(is_listened_on, (self.settings.master_socket, self.settings.runtime_socket))),
         )
 
     def _ejected(self) -> tuple[EjectedServer, ...]:
-        owners, now = self._owners(), self._clock()
+        services, now = self._services(), self._clock()
         today = self._wall_clock() - now
         return tuple(
             EjectedServer(
-                owners.get(one.backend, one.backend),
+                services.get(one.backend, one.backend),
                 address_of(one.server),
                 one.since + today,
                 one.due_at + today,
@@ -177,22 +176,22 @@ class View:
 
     def _conditions(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
-        owners = self._owners()
+        services = self._services()
         for backend, servers in self._steering.conditions.items():
             wanted = self._steering.wanted.backends.get(backend, {})  # one that left may have had the same address
             for server, condition in servers.items():
                 if condition != "up" and server in wanted:
-                    found.setdefault(owners.get(backend, backend), {})[address_of(server)] = condition
+                    found.setdefault(services.get(backend, backend), {})[address_of(server)] = condition
         return found
 
     def backends(self) -> Mapping[str, str]:
         """What each backend of HAProxy holds: a service, or a side of one (`identity:1`)."""
         layout = self._steering.layout
-        return {} if layout is None else {backend: key for key, backend in layout.names.items()}
+        return {} if layout is None else layout.owners()
 
-    def _owners(self) -> dict[str, str]:
-        """The service of each backend."""
-        return {backend: key.partition(":")[0] for backend, key in self.backends().items()}
+    def _services(self) -> dict[str, str]:
+        layout = self._steering.layout
+        return {} if layout is None else layout.services()
 
 
 def _package_version() -> str:

@@ -20,7 +20,7 @@ from types import TracebackType
 from sidecar.diff import commands, removals
 from sidecar.layout import Layout, adopt_layout, fresh_layout, lay_out
 from sidecar.model import Route, Server, State
-from sidecar.proxy import Proxy
+from sidecar.proxy import Proxy, descriptors
 from sidecar.render import Files, render
 from sidecar.runtime import Refusal, Runtime
 from sidecar.settings import Settings
@@ -45,7 +45,7 @@ class Steered:
         """The files for these services, each in a backend of its own name."""
         by_name = {route.service: route for route in routes}
         self.layout, self.wanted, _ = lay_out(by_name, fresh_layout(by_name, 3, dynamic=False))
-        return render(self.wanted, self.layout, self.settings, descriptors=self.proxy.descriptors, threads=2)
+        return render(self.wanted, self.layout, self.settings, descriptors=descriptors(), threads=2)
 
     def begin(self, *routes: Route) -> Steered:
         """Start HAProxy with these services."""
@@ -91,7 +91,7 @@ class Steered:
 
     def rewrite(self) -> None:
         """Write the files anew, as HAProxy is."""
-        self.proxy.write(render(self.wanted, self.layout, self.settings, descriptors=self.proxy.descriptors, threads=2))
+        self.proxy.write(render(self.wanted, self.layout, self.settings, descriptors=descriptors(), threads=2))
 
     def get(self, service: str, path: str = "/") -> tuple[int, bytes]:
         """One call through HAProxy on a connection of its own."""

@@ -13,9 +13,9 @@ import pytest
 from sidecar.diff import Command
 from sidecar.events import Event
 from sidecar.layout import MAPS, NEWER
-from sidecar.model import Plan, Route, Server, State
+from sidecar.model import Condition, Plan, Route, Server, State
 from sidecar.render import Files
-from sidecar.runtime import Condition, Reading, Refusal
+from sidecar.runtime import Reading, Refusal
 from sidecar.settings import Settings
 from sidecar.steering import Steering
 from sidecar.written import Problem
@@ -265,7 +265,7 @@ def test_a_running_haproxy_is_adopted_with_what_it_knows(bench: Bench) -> None:
     second.turn(plan(identity=[ONE, TWO], orders=[TWO]))
     assert all(TWO.name in text for text in bench.world.sent)
     assert second.counts.starts == 0
-    assert second.wish is None
+    assert second.reloads.wish is None
 
 
 def test_a_file_of_another_version_asks_for_a_reload(bench: Bench) -> None:
@@ -316,16 +316,16 @@ def test_a_reload_whose_files_cannot_be_made_waits(bench: Bench) -> None:
     bench.world.disk_full = True
     bench.steering.ask_reload("a try")
     bench.turn(plan(identity=[ONE]))
-    assert bench.steering.running
+    assert bench.steering.process.running
     assert bench.steering.failure is None
-    assert "no room" in bench.steering.reload_failure
+    assert "no room" in bench.steering.reloads.failure
     bench.turn(plan(identity=[ONE, TWO]), 0.3)
     assert bench.servers("identity") == {ONE.name, TWO.name}
     assert bench.steering.pending == "a try"
     bench.world.disk_full = False
     bench.turn(plan(identity=[ONE, TWO]), 5.0)
     assert bench.steering.counts.reloads == 1
-    assert bench.steering.reload_failure == ""
+    assert bench.steering.reloads.failure == ""
 
 
 def test_services_beyond_the_spare_backends_wait_for_one_reload(bench: Bench) -> None:
