@@ -87,6 +87,8 @@ def service() -> list[str]:
         "timeout queue 1s",
         f"timeout server {USUAL_MS}ms",
         "timeout check 2s",
+        "# A call that became a websocket may be silent for longer than an answer may take.",
+        "timeout tunnel 1h",
         "# The first request of a connection never goes over one that the instance may be closing at that moment.",
         "http-reuse safe",
         "# A connection that failed is tried elsewhere, at once; so is a request that may be repeated and got no answer at all.",

@@ -28,7 +28,7 @@ from tests.processes import Callers, Child, accepts, free_port
 
 class Instance:
     """An instance of a service: answers with its own name and what it was asked; `/empty` ends the connection instead,
-    `/slow` and `/left` answer when it is let go."""
+    `/slow` and `/left` answer when it is let go, and `/tunnel` gives back each line that it gets, for as long as it gets any."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,6 +46,14 @@ class Instance:
                 instance.asked.append(f"{self.command} {self.path}")
                 if self.path == "/empty":
                     self.close_connection = True
+                    return
+                if self.path == "/tunnel":
+                    self.send_response(101)
+                    self.send_header("Connection", "Upgrade")
+                    self.send_header("Upgrade", "lines")
+                    self.end_headers()
+                    while line := self.rfile.readline():
+                        self.wfile.write(line)
                     return
                 if self.path in ("/slow", "/left"):
                     instance.let_go.wait(10)

@@ -394,6 +394,21 @@ def test_only_what_may_be_repeated_is(
     assert sum(each.asked.count(f"{method} /empty") for each in instances.values()) - before == times
 
 
+def test_a_call_that_was_upgraded_may_be_silent(realm: Proxy) -> None:
+    """A websocket outlives the time that an answer of its service may take: 200 ms."""
+    with socket.create_connection(("127.0.0.1", realm.port), timeout=5) as connection:
+        words = "GET /tunnel HTTP/1.1\r\nHost: x\r\nSmart-Service: quick\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n"
+        connection.sendall(words.encode())
+        answers = connection.makefile("rb")
+        assert answers.readline().split()[1] == b"101"
+        while answers.readline().strip():
+            pass
+        for _ in range(2):
+            time.sleep(0.8)
+            connection.sendall(b"there?\n")
+            assert answers.readline() == b"there?\n"
+
+
 @pytest.mark.parametrize("path", ["/500", "/slow"])
 def test_neither_an_answer_of_500_nor_a_timeout_is_repeated(
     realm: Proxy, instances: dict[str, Instance], path: str
