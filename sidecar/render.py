@@ -114,6 +114,7 @@ def _calls(settings: Settings) -> Iterator[str]:
         yield "option http-restrict-req-hdr-names delete"
     yield ""
     yield from template.calls(
+        realm=_salt(settings.realm, "realm"),
         tokens=settings.tokens_file is not None,
         salt=_salt(settings.salt or settings.realm, "salt" if settings.salt else "realm"),
         key_headers=[_header(name, "key_headers") for name in settings.key_headers],

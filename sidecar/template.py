@@ -130,7 +130,7 @@ def passing() -> list[str]:
     ]
 
 
-def calls(*, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: Sequence[str]) -> list[str]:
+def calls(*, realm: str, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: Sequence[str]) -> list[str]:
     """How a call finds its backend. What nearly every call needs comes first, and what few need behind the way out of it."""
     keys = [*(f"req.fhdr({name})" for name in key_headers), *(f"req.cook({name})" for name in key_cookies)]
     return [
@@ -142,7 +142,7 @@ def calls(*, tokens: bool, salt: str, key_headers: Sequence[str], key_cookies: S
         *_caller(tokens),
         *_limits(),
         *_usual(tokens),
-        *_known(tokens),
+        *_known(realm, tokens),
         *_allowed(tokens),
         *_bucket(salt, keys),
         *_sides(),
@@ -205,7 +205,7 @@ def _usual(tokens: bool) -> Iterator[str]:
     yield f"http-request allow if known placed !late !guarded !split{' trusted' if tokens else ''}"
 
 
-def _known(tokens: bool) -> Iterator[str]:
+def _known(realm: str, tokens: bool) -> Iterator[str]:
     yield ""
     yield "# 5. Whether the service is there. What is no name of a service is forgotten: it is never repeated in an answer."
     yield "http-request unset-var(txn.service) if !known !{ var(txn.service) -m reg ^[a-z](-?[a-z0-9])*$ }"
@@ -220,7 +220,7 @@ def _known(tokens: bool) -> Iterator[str]:
         yield _returns(401, said, "if !trusted", challenge)
     said = problem(400, "bad-request", "Name the service that is called in one header Smart-Service.")
     yield _returns(400, said, "if !named")
-    said = problem(404, "unknown-service", "%s is not registered in this realm.", named=True)
+    said = problem(404, "unknown-service", f"%s is not registered in realm {realm}.", named=True)
     yield _returns(404, said, "if !known", "Smart-Service unknown")
 
 

@@ -26,7 +26,13 @@ _PAUSE = 0.1
     "--health", metavar="/PATH", help=f"What answers 2xx while it is ready; else {announcements.HEALTH_PATH}."
 )
 @click.option("--no-health", is_flag=True, help="It is ready as long as it accepts connections.")
-@click.option("--host", default="", metavar="HOST", help="How others reach it; else as they reach this host.")
+@click.option(
+    "--host",
+    default="",
+    metavar="HOST",
+    callback=lambda context, option, host: _unbracketed(host),
+    help="How others reach it; else as they reach this host.",
+)
 @click.option("--version", default="", metavar="TEXT", help="Its version, for splits and version policies.")
 @click.option(
     "--weight", type=click.IntRange(0, 1000), default=100, help="Its share of the calls, 0 to 1000; else 100."
@@ -65,6 +71,11 @@ def register(
         f"{name} on port {port} is announced in {path}." if state == "announced" else f"{name} on port {port}: {state}."
     )
     session.done(f"{told} {says}".rstrip(), file=str(path), state=state, says=says)
+
+
+def _unbracketed(host: str) -> str:
+    """An IPv6 address may be given as in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def _wait(session: Session, announcement: Announcement, seconds: float) -> tuple[str, str]:

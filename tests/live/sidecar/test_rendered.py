@@ -116,6 +116,8 @@ def test_haproxy_answers_itself_with_a_problem_that_names_the_service(
         assert body["service"] == service
         assert service is not None
         assert service in body["detail"]
+    if code == "unknown-service":
+        assert body["detail"].endswith("is not registered in realm local.")
 
 
 @pytest.mark.parametrize(

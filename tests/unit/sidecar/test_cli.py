@@ -220,6 +220,13 @@ def test_register_writes_the_announcement_while_no_agent_runs(terminal: Terminal
     assert "No sidecar runs here now" in told
 
 
+@pytest.mark.parametrize("host", ["fd00::7", "[fd00::7]"])
+def test_an_address_is_taken_with_brackets_and_without(host: str, terminal: Terminal) -> None:
+    """As in a URL, or as `ip addr` shows it."""
+    path = terminal.json("register", "billing", "8080", "--host", host)["file"]
+    assert read(Path(path)).host == "fd00::7"
+
+
 def test_register_says_when_it_is_in_the_map(terminal: Terminal, source: FakeSource) -> None:
     """It waits until calls reach it, or tells what its check finds."""
     with Carrier(terminal.directory):
