@@ -23,7 +23,7 @@ from atlas.directory import Directory
 from atlas.model import Author, Instance, Lease, Service
 from benchmarks.measure import Claim
 from tests.hosts import Host, Network
-from tests.processes import Child, wait_until
+from tests.processes import Callers, Child, wait_until
 from tests.sidecar_realm import SidecarHost, SidecarRealm
 
 SERVICES, INSTANCES = 1000, 10
@@ -173,7 +173,7 @@ class Door:
         return more
 
 
-class Load:
+class Load(Callers):
     """Clients that call services in turn through one sidecar, and repeat nothing. A call without an answer 200 is lost."""
 
     def __init__(
@@ -197,16 +197,6 @@ class Load:
     @property
     def total(self) -> int:
         return sum(self.sent.values())
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(15)
 
     def _run(self, number: int) -> None:
         door = Door(self._host)

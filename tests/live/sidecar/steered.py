@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from sidecar.diff import commands, removals
 from sidecar.layout import Layout, adopt_layout, fresh_layout, lay_out
@@ -24,7 +25,7 @@ from sidecar.proxy import Proxy, descriptors
 from sidecar.render import Files, render
 from sidecar.runtime import Refusal, Runtime
 from sidecar.settings import Settings
-from tests.processes import free_port, wait_until
+from tests.processes import Callers, free_port, wait_until
 
 MAPS = Path("maps")
 
@@ -125,11 +126,12 @@ def route(service: str, *instances: Instance, **fields: object) -> Route:
 
 
 class Instance:
-    """An HTTP server of this process: it answers with its port, after `seconds`, with `status`. Keeps connections open."""
+    """An HTTP server of this process: it answers with its port, with `status`, while `answers` is set. Keeps connections open."""
 
     def __init__(self) -> None:
         self.status = 200
-        self.seconds = 0.0
+        self.answers = threading.Event()
+        self.answers.set()
         self.calls = 0
         self.port = 0
         self._ready = threading.Event()
@@ -173,8 +175,8 @@ class Instance:
                     if line.startswith(b"content-length:"):
                         await reader.readexactly(int(line.split(b":")[1]))
                 self.calls += 1
-                if self.seconds:
-                    await asyncio.sleep(self.seconds)
+                while not self.answers.is_set():
+                    await asyncio.sleep(0.005)
                 body = str(self.port).encode()
                 writer.write(b"HTTP/1.1 %d Said\r\nContent-Length: %d\r\n\r\n%s" % (self.status, len(body), body))
                 await writer.drain()
@@ -197,7 +199,7 @@ def instances(count: int) -> Iterator[list[Instance]]:
             instance.__exit__(None, None, None)
 
 
-class Clients:
+class Clients(Callers):
     """Clients that call one service on kept connections, GET and POST, until they are told to end. None repeats a call: each
     that has no answer 200 is counted as lost, with what came instead."""
 
@@ -213,18 +215,10 @@ class Clients:
             for number in range(count)
         ]
 
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
+    def __enter__(self) -> Self:
+        super().__enter__()
         self.wait_for(20)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(15)
 
     def total(self) -> int:
         return sum(self.good.values()) + len(self.lost)

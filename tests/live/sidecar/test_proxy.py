@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,22 +19,10 @@ from sidecar.model import Route
 from sidecar.proxy import Proxy, command, program_version
 from sidecar.render import Files
 from smartrealm.errors import ConfigurationError, Unavailable
-from tests.live.sidecar.steered import Clients, Instance, Steered, instances, is_alive, is_open, route, steered
+from tests.live.sidecar.steered import Clients, Instance, Steered, is_alive, is_open, route, steered
 from tests.processes import Child, wait_until
 
 pytestmark = pytest.mark.needs("haproxy")
-
-
-@pytest.fixture
-def two() -> Iterator[list[Instance]]:
-    with instances(2) as running:
-        yield running
-
-
-@pytest.fixture
-def one() -> Iterator[Steered]:
-    with steered() as running:
-        yield running
 
 
 def with_nonsense(files: Files, service: str) -> Files:
@@ -61,7 +48,7 @@ def test_reloads_under_load_lose_no_call(one: Steered, two: list[Instance]) -> N
 def test_a_reload_takes_over_what_the_file_says_and_keeps_the_call_under_way(one: Steered, two: list[Instance]) -> None:
     """A call that the old worker has is ended by it, and counted all the same; new ones follow the new file."""
     slow, other = two
-    slow.seconds = 1.0
+    slow.answers.clear()
     one.begin(route("orders", slow))
     answer: list[tuple[int, bytes]] = []
     call = threading.Thread(target=lambda: answer.append(one.get("orders")))
@@ -74,6 +61,7 @@ def test_a_reload_takes_over_what_the_file_says_and_keeps_the_call_under_way(one
         server = ("orders", slow.server.name)
         assert one.proxy.sessions([server]) == {server: 1}
     finally:
+        slow.answers.set()
         call.join(10)
     assert answer == [(200, str(slow.port).encode())]
     assert one.proxy.sessions([server]) == {server: 0}
@@ -245,16 +233,17 @@ def test_two_realms_never_share_a_port(one: Steered, two: list[Instance]) -> Non
 def test_a_stop_ends_what_is_under_way_and_is_bounded(one: Steered, two: list[Instance]) -> None:
     """A call that ends in time gets its answer; one that does not is cut off, and HAProxy is gone."""
     slow = two[0]
-    slow.seconds = 0.3
+    slow.answers.clear()
     one.begin(route("orders", slow))
     answers: list[int] = []
     call = threading.Thread(target=lambda: answers.append(one.get("orders")[0]))
     call.start()
-    wait_until(lambda: slow.calls, 5, what="the call at its instance")
-    assert one.proxy.stop(10)
+    wait_until(lambda: slow.calls, what="the call at its instance")
+    threading.Timer(0.3, slow.answers.set).start()
+    assert one.proxy.stop(30)
     call.join(10)
     assert answers == [200]
-    slow.seconds = 60
+    slow.answers.clear()
     assert one.proxy.start()
 
     def call_in_vain() -> None:

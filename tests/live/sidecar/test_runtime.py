@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,22 +13,10 @@ from sidecar.ejection import Ejections
 from sidecar.events import Event, Events
 from sidecar.model import Route, Side
 from smartrealm.errors import Unavailable
-from tests.live.sidecar.steered import MAPS, Clients, Instance, Steered, instances, route, steered
+from tests.live.sidecar.steered import MAPS, Clients, Instance, Steered, route
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.needs("haproxy")
-
-
-@pytest.fixture
-def three() -> Iterator[list[Instance]]:
-    with instances(3) as running:
-        yield running
-
-
-@pytest.fixture
-def one() -> Iterator[Steered]:
-    with steered() as running:
-        yield running
 
 
 def test_changes_of_all_kinds_lose_no_call(one: Steered, three: list[Instance]) -> None:
@@ -61,7 +48,7 @@ def test_changes_of_all_kinds_lose_no_call(one: Steered, three: list[Instance]) 
 def test_a_server_is_deleted_once_its_calls_are_over(one: Steered, three: list[Instance]) -> None:
     """A server that leaves takes no new call, ends the one it has, and only then goes; the number of its calls is known."""
     slow, other = three[:2]
-    slow.seconds = 0.5
+    slow.answers.clear()
     one.begin(route("orders", slow))
     answer: list[tuple[int, bytes]] = []
     call = threading.Thread(target=lambda: answer.append(one.get("orders")))
@@ -80,6 +67,7 @@ def test_a_server_is_deleted_once_its_calls_are_over(one: Steered, three: list[I
         assert one.runtime.delete(one.leaving) == one.leaving
         assert one.get("orders") == (200, str(other.port).encode())
     finally:
+        slow.answers.set()
         call.join(10)
     assert answer == [(200, str(slow.port).encode())]
     assert one.runtime.sessions([server]) == {server: 0}
