@@ -261,6 +261,8 @@ class Hooks:
     def pre_exec(self, server: Any) -> None:
         """SIGUSR2: hand the management socket over to the new master, as gunicorn does with its own."""
         assert _instance is not None
+        # As this one was started: gunicorn would run `python -m gunicorn` as a file, and then find its own `http` for Python's.
+        server.START_CTX["args"] = [sys.executable, *sys.orig_argv[1:]]
         if _instance.management is not None:
             os.set_inheritable(_instance.management.fileno(), True)
             server.cfg.env_orig[_FD_VARIABLE] = str(_instance.management.fileno())
@@ -338,7 +340,8 @@ class Hooks:
             health_path=self._options.health_path,
             metrics_path=self._options.metrics_path,
         )
-        for number in (signal.SIGINT, signal.SIGQUIT):  # until gunicorn sets them, the master's handlers would queue them
+        # Until gunicorn sets them, the master's handlers would queue them.
+        for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._side.quit)
         if _instance.board.stopping == "quickly":  # told before that; loading the app first may take long
             sys.exit(0)

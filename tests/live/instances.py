@@ -35,6 +35,7 @@ class Instance:
         ready: str = "/healthcheck/ready",
         more: str = "",
         conf: str | None = None,
+        by_module: bool = False,
         variables: Mapping[str, object] | None = None,
     ) -> None:
         app = "tests.live.smart_app:make_app()" if smart else "tests.live.plain_app:make_app()"
@@ -46,7 +47,9 @@ class Instance:
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PROMETHEUS", "GUNICORN"))}
         env |= {"PORT": str(self.port), "MANAGEMENT_PORT": str(self.management), "PYTHONPATH": str(ROOT)}
         env |= {key: str(value) for key, value in (variables or {}).items()}
-        command = [str(Path(sys.executable).with_name("gunicorn")), "-c", conf or "gunicorn.conf.py"]
+        # By `python -m gunicorn` as in the units of generated services, else by the script as in their images.
+        program = [sys.executable, "-m", "gunicorn"] if by_module else [str(Path(sys.executable).with_name("gunicorn"))]
+        command = [*program, "-c", conf or "gunicorn.conf.py"]
         command += [app] if conf else []
         self.child = Child(command, output=folder / f"{name}.log", env=env, cwd=folder)
         if ready:

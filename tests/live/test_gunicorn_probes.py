@@ -124,9 +124,12 @@ def test_a_reload_keeps_the_instance_whole(tmp_path: Path) -> None:
         assert instance.child.process.wait(10) == 0
 
 
-def test_a_new_master_takes_the_management_port_over(tmp_path: Path) -> None:
-    """SIGUSR2 (a second master beside the first) works with the management port, as it does with gunicorn's own."""
-    with Instance(tmp_path, management=True, port=free_port(), variables={"DRAIN_SECONDS": 0}) as instance:
+@pytest.mark.parametrize("by_module", [False, True])
+def test_a_new_master_takes_the_management_port_over(by_module: bool, tmp_path: Path) -> None:
+    """SIGUSR2 (a second master beside the first) works with the management port, as it does with gunicorn's own, however
+    gunicorn was started."""
+    variables = {"DRAIN_SECONDS": 0}
+    with Instance(tmp_path, management=True, port=free_port(), variables=variables, by_module=by_module) as instance:
         instance.child.signal(signal.SIGUSR2)
         wait_until(lambda: instance.child.text().count("Starting gunicorn") == 2)
         wait_until(lambda: instance.child.text().count("Booting worker") >= 4)
