@@ -186,7 +186,7 @@ class Walk:
         nobody reads) is told, and goes on once the instance is settled."""
         service = self._directory.world().services.get(self._orders.service)
         self._path = service.health_path if service is not None else "/healthcheck/ready"
-        self._probe(places)
+        self._probe()
         rolled: list[Rolled] = []
         for number, place in enumerate(places, 1):
             address = place.instance.address
@@ -369,12 +369,14 @@ class Walk:
         self._proven = self._proven or is_so
         return is_so
 
-    def _probe(self, places: Sequence[Place]) -> None:
+    def _probe(self) -> None:
         """Find out whether readiness can be asked from here at all: elsewhere the word of the map is taken."""
-        for place in [place for place in places if place.takes_calls][:_MOST_PROBES]:
-            if self._is_ready(place.instance):
-                return
-        self._print(f"GET {self._path} of no instance answers from here: whether one is ready is taken from the map")
+        places = self._directory.world().places(self._orders.service, self._session.clock())
+        asked = [place.instance for place in places if place.takes_calls][:_MOST_PROBES]
+        if asked and not any(self._is_ready(one) for one in asked):
+            self._print(
+                f"GET {self._path} of no instance answers from here: whether one is ready is taken from the map"
+            )
 
     def _say(self, line: str) -> None:
         self._print(f"{self._where} {line}")

@@ -132,4 +132,5 @@ def _tell(session: Session, orders: Orders, chosen: Route, outcome: Outcome, sec
         )
         click.get_current_context().exit(1)
     if not session.as_json:
-        session.say(f"{orders.service}: {of} rolled ({span(seconds)})")
+        alone = "".join(f"; {address} was left alone: {why}" for address, why in outcome.left)
+        session.say(f"{orders.service}: {of} rolled ({span(seconds)}){alone}")

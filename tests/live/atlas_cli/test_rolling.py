@@ -175,7 +175,8 @@ def test_one_that_was_taken_out_is_so_again_afterwards(realm: Realm) -> None:
     """Named with --one it is restarted, and stays as the operator wanted it."""
     host, _, port = realm.second.address.partition(":")
     realm.runs.map.rule(Ruling("identity", host, int(port), "disabled", reason="it burns"), by=ANNA)
-    realm.runs.ok("roll", "identity", "--command", realm.command, "--one", realm.second.address)
+    text = realm.runs.ok("roll", "identity", "--command", realm.command, "--one", realm.second.address)
+    assert "is taken from the map" not in text  # the other one answers
     ruling = realm.runs.map.world().rulings[f"identity/{realm.second.address}"]
     assert (realm.second.starts, ruling.state, ruling.reason) == (2, "disabled", "it burns")
 
@@ -200,6 +201,21 @@ def test_what_somebody_says_during_the_walk_stays(realm: Realm) -> None:
     assert document["left"] == [{"instance": realm.second.address, "why": "disabled by anna: it burns"}]
     assert set(realm.states().values()) == {"disabled"}
     assert (realm.first.starts, realm.second.starts) == (2, 1)
+
+
+def test_one_that_is_gone_when_its_turn_comes_is_told_at_the_end(realm: Realm) -> None:
+    """Its host may be dead, and bring the old version back: whoever reads the last line alone knows."""
+    folder = realm.runs.folder
+    command = f"while [ ! -e {folder}/go ]; do sleep 0.02; done; {realm.command}"
+    thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--force")
+    wait_until(lambda: "draining" in realm.states().values(), 5)
+    realm.runs.map.release(f"identity@{realm.second.address}", "i1")
+    (folder / "go").touch()
+    thread.join(20)
+    (result,) = found
+    *_, last = result.stdout.splitlines()  # type: ignore[attr-defined]
+    assert last.startswith("identity: 1 of 2 instances rolled")
+    assert last.endswith(f"; {realm.second.address} was left alone: gone from the map")
 
 
 def test_a_weight_whose_time_ends_during_the_walk_ends(realm: Realm) -> None:
