@@ -107,19 +107,21 @@ def _directory(settings: Settings, free_of: Callable[[Path], int]) -> Iterator[F
 
 
 def _ports(settings: Settings, runs: bool) -> Iterator[Finding]:
-    ours = runs or is_socket(settings.runtime_socket)
-    wanted = [(settings.port, "SIDECAR_PORT", "calls")] if settings.loopback else []
-    wanted += [(settings.admin_port, "SIDECAR_ADMIN_PORT", "the page")] if settings.admin_port else []
-    for port, name, what in wanted:
+    # Who holds a port cannot be asked; but without a HAProxy, or an agent, of ours it is somebody else.
+    calls = (settings.port, "SIDECAR_PORT", "calls", _is_listening(settings.runtime_socket))
+    page = (settings.admin_port, "SIDECAR_ADMIN_PORT", "the page", runs)
+    for port, name, what, ours in [*([calls] if settings.loopback else []), *([page] if settings.admin_port else [])]:
         if _is_free(port):
             yield Finding("good", "port", f"Port {port} of 127.0.0.1 is free for {what}.")
-        elif ours and _is_ours(port, settings):
+            continue
+        is_sidecar = _is_sidecar(port, settings)
+        if ours and is_sidecar:
             yield Finding("good", "port", f"Port {port} of 127.0.0.1 is that of this sidecar: {what}.")
         else:
             yield Finding(
                 "wrong",
                 "port",
-                f"Port {port} of 127.0.0.1, for {what}, is taken by another program.",
+                f"Port {port} of 127.0.0.1, for {what}, is taken by another {'sidecar' if is_sidecar else 'program'}.",
                 f"`ss -ltnp 'sport = :{port}'` says which; else set {name} to a free one.",
             )
 
@@ -134,7 +136,18 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _is_ours(port: int, settings: Settings) -> bool:
+def _is_listening(path: Path) -> bool:
+    """Whether somebody takes connections at this socket; its file outlives the one who made it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(2)
+        try:
+            asking.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _is_sidecar(port: int, settings: Settings) -> bool:
     """Whether what answers there answers like a sidecar: 404 with a problem for a service that cannot be, or our status."""
     path = "/" if port == settings.port else "/healthcheck/live"
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as asking:
@@ -193,8 +206,8 @@ def _config(settings: Settings) -> Iterator[Finding]:
 
 def _tried(settings: Settings) -> str | None:
     """What HAProxy finds wrong with the files that are in place, tried beside them."""
+    from sidecar.files import check_files
     from sidecar.render import Files
-    from sidecar.written import check_files
 
     maps = {path.stem: path.read_text() for path in settings.proxy_maps.glob("*.map")}
     try:

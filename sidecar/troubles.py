@@ -22,6 +22,9 @@ RECENT_SECONDS = 600.0
 STARTING_SECONDS = 60.0
 """How long an own instance may take until its first good answer before it is told of."""
 
+TOGETHER_SECONDS = 30.0
+"""HAProxy that began so near to a reload of the agent, or to its start, began because of it."""
+
 _ORDER: Mapping[str, int] = {"wrong": 0, "risky": 1, "note": 2}
 
 
@@ -59,6 +62,11 @@ def troubles(facts: Facts, plan: Plan, now: float) -> tuple[Trouble, ...]:
 
 def _proxy(facts: Facts, now: float) -> Iterator[Trouble]:
     if facts.proxy.running:
+        yield from _started_anew(facts, now)
+        return
+    if facts.proxy.away_since is None and not facts.proxy.failure:
+        says = "HAProxy is being started, and no call passes through this sidecar yet."
+        yield Trouble("wrong", "proxy", says, "Should it last longer than some seconds: `sidecar check`.")
         return
     why = f": {_one_line(facts.proxy.failure)}" if facts.proxy.failure else ""
     if facts.proxy.alive:
@@ -75,19 +83,32 @@ def _proxy(facts: Facts, now: float) -> Iterator[Trouble]:
         "wrong",
         "proxy",
         f"HAProxy does not run{since(facts.proxy.away_since, now)}, and no call passes through this sidecar{why}.",
-        "`sidecar check` says why, and what to do. The agent starts HAProxy again and again.",
+        "`sidecar check` says why, and what to do. It is started again and again, by `sidecar up`, systemd or the agent.",
         since=facts.proxy.away_since,
     )
 
 
+def _started_anew(facts: Facts, now: float) -> Iterator[Trouble]:
+    """A crash is over within a second: what is left of it is a HAProxy that is younger than its agent."""
+    begun = now - facts.proxy.uptime_seconds
+    by_reload = abs(begun - (facts.reloads.last_at or 0.0)) < TOGETHER_SECONDS
+    if not facts.proxy.uptime_seconds or now - begun > RECENT_SECONDS or by_reload:
+        return
+    if begun - facts.started_at > TOGETHER_SECONDS:
+        says = f"HAProxy was started anew {ago(begun, now)}, not by a reload of this agent: it crashed, or somebody did it."
+        advice = "Why is in its log: that of its unit or of `sidecar up`, else haproxy.log beside its socket."
+        yield Trouble("note", "proxy", says, advice, since=begun)
+
+
 def _map(facts: Facts, plan: Plan, now: float) -> Iterator[Trouble]:
-    why = f" ({plain(facts.map_failure)})" if facts.map_failure else ""
+    why = f" ({_one_line(facts.map_failure)})" if facts.map_failure else ""
     if facts.map_from == "none":
         yield Trouble(
             "wrong",
             "map",
             f"There is no map yet: Atlas has not answered{why}, and none is kept on disk, so that every call is answered 404.",
-            "`atlas ls` with the same ATLAS_URL says what Atlas answers. Nothing else is needed once it does.",
+            _new_token(facts, facts.map_failure)
+            or "`atlas ls` with the same ATLAS_URL says what Atlas answers. Nothing else is needed once it does.",
         )
         return
     age = facts.map_age_seconds or 0.0
@@ -104,12 +125,19 @@ def _map(facts: Facts, plan: Plan, now: float) -> Iterator[Trouble]:
     advice = (
         "Calls go on as that map says; nothing is taken out of it meanwhile. `atlas ls` says whether Atlas is back."
     )
-    if "token" in (facts.map_failure or ""):
-        advice = (
-            "Calls go on as that map says. Is the map still the right one (`atlas ls`, `atlas history`)? Then a new token: "
-            f"`atlas token create host {plain(facts.host)}`, into ATLAS_TOKEN, and start the agent again."
-        )
+    if token := _new_token(facts, facts.map_failure):
+        advice = f"Calls go on as that map says. {token}"
     yield Trouble("risky", "map", says, advice, since=now - age)
+
+
+def _new_token(facts: Facts, failure: str | None) -> str:
+    """What to do where a token is refused; empty where it is something else."""
+    if "token" not in (failure or ""):
+        return ""
+    return (
+        "Is it the right map (`atlas ls`, `atlas history`)? Then a new token: "
+        f"`atlas token create host {plain(facts.host)}`, into ATLAS_TOKEN, and start the agent again."
+    )
 
 
 def _lease(facts: Facts) -> Iterator[Trouble]:
@@ -118,9 +146,10 @@ def _lease(facts: Facts) -> Iterator[Trouble]:
     yield Trouble(
         "risky",
         "lease",
-        f"The lease of this host cannot be renewed ({plain(facts.lease_failure)}): others learn nothing new of its "
+        f"The lease of this host cannot be renewed ({_one_line(facts.lease_failure)}): others learn nothing new of its "
         f"{count(len(facts.own), 'instance')}, and Atlas takes them for lost when it ends.",
-        "Is Atlas there (`atlas ls`), and is ATLAS_TOKEN one of the role `host` for this host?",
+        _new_token(facts, facts.lease_failure)
+        or "Is Atlas there (`atlas ls`), and is ATLAS_TOKEN one of the role `host` for this host?",
     )
 
 
@@ -267,7 +296,7 @@ def _upkeep(facts: Facts, now: float) -> Iterator[Trouble]:
             f"HAProxy could not be loaded anew and goes on as before: {_one_line(facts.reloads.failure)}.",
             "`sidecar check` has HAProxy's words; services that are new may have to wait for a reload.",
         )
-    if facts.pending:
+    if facts.pending and facts.proxy.running:
         allowed = facts.reloads.next_allowed_at
         when = f" The next reload may be at {moment(allowed, now)}." if allowed > now else ""
         yield Trouble(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import resource
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,32 @@ def test_a_port_that_somebody_else_has(settings: Settings) -> None:
         found = bad(settings, "port")
     assert f"Port {settings.port} of 127.0.0.1, for calls, is taken" in found.says
     assert "SIDECAR_PORT" in found.advice
+
+
+class Problem(BaseHTTPRequestHandler):
+    """Answers as HAProxy answers a service that is not known."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Type", "application/problem+json")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_port_that_another_sidecar_has(settings: Settings) -> None:
+    """What answers like a sidecar is not taken for this one because of a socket that its dead HAProxy has left behind."""
+    settings.directory.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+        left.bind(str(settings.runtime_socket))
+    with ThreadingHTTPServer(("127.0.0.1", settings.port), Problem) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        try:
+            found = bad(settings, "port")
+        finally:
+            other.shutdown()
+    assert f"Port {settings.port} of 127.0.0.1, for calls, is taken by another sidecar" in found.says
 
 
 def test_too_few_descriptors(settings: Settings) -> None:

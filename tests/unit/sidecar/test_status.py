@@ -93,6 +93,10 @@ def test_each_trouble_is_told(facts: Facts, expected: tuple[str, str]) -> None:
         replace(WELL, own=(OwnInstance("identity", "h:1", "draining", "", NOW),)),
         replace(WELL, own=(OwnInstance("identity", "h:1", "starting", "", NOW - 50),)),
         replace(WELL, lease_failure="403", own=()),
+        replace(WELL, proxy=Proxy("2.6.12", 7, 700.0, True)),
+        replace(WELL, proxy=Proxy("2.6.12", 7, 0.0, True)),
+        replace(WELL, proxy=Proxy("2.6.12", 7, 40.0, True), started_at=NOW - 42),
+        replace(WELL, proxy=Proxy("2.6.12", 7, 40.0, True), reloads=Reloads(1, 0, NOW - 41, "a new service")),
     ],
 )
 def test_what_is_over_or_ordinary_is_no_trouble(facts: Facts) -> None:
@@ -110,8 +114,41 @@ def test_a_failure_of_several_lines_is_one_sentence() -> None:
 def test_a_refused_token_has_an_advice_of_its_own() -> None:
     """Where Atlas knows the token no more, as after its store was wiped, the next step is a new one for this host."""
     (found,) = troubles(replace(WELL, map_age_seconds=95.0, map_failure="This token is not known here."), CALM, NOW)
-    assert "Atlas has given no map for 95 s (This token is not known here.)" in found.says
+    assert "Atlas has given no map for 95 s (This token is not known here)" in found.says
     assert "`atlas token create host web-1`" in found.advice
+
+
+def test_a_refused_token_at_the_first_start_and_of_the_lease_is_told_the_same() -> None:
+    """Without a map, and where only the lease is refused, a refused token leads to the same next step."""
+    refused = "This token is not known here."
+    (no_map,) = troubles(replace(WELL, map_from="none", map_age_seconds=None, map_failure=refused), CALM, NOW)
+    (no_lease,) = troubles(replace(WELL, lease_failure=refused), CALM, NOW)
+    assert "`atlas token create host web-1`" in no_map.advice
+    assert "`atlas token create host web-1`" in no_lease.advice
+
+
+def test_a_haproxy_that_is_away_is_told_once_and_by_whom_it_comes_back() -> None:
+    """The changes that wait for it are no second line, and the advice holds whoever keeps it running."""
+    away = replace(
+        WELL, proxy=Proxy("2.6.12", away_since=NOW - 9), pending="It does not answer.", pending_since=NOW - 9
+    )
+    (found,) = troubles(away, CALM, NOW)
+    assert "`sidecar check` says why" in found.advice
+    assert "`sidecar up`, systemd or the agent" in found.advice
+
+
+def test_a_haproxy_that_is_being_started_is_not_to_be_ended() -> None:
+    """In the first moments of an agent nobody is told to end a HAProxy that only begins to listen."""
+    (found,) = troubles(replace(WELL, proxy=Proxy(alive=True), pending="HAProxy is being started"), CALM, NOW)
+    assert found.says == "HAProxy is being started, and no call passes through this sidecar yet."
+    assert "End it" not in found.advice
+
+
+def test_a_haproxy_that_was_started_anew_is_told_for_a_while() -> None:
+    """A crash that is over within a second is found later: when HAProxy began, and that no reload of this agent did it."""
+    (found,) = troubles(replace(WELL, proxy=Proxy("2.6.12", 7, 40.0, True)), CALM, NOW)
+    assert (found.level, found.topic, found.since) == ("note", "proxy", NOW - 40)
+    assert "HAProxy was started anew 40 s ago" in found.says
 
 
 def test_a_guard_says_what_it_holds_and_how_it_ends() -> None:
