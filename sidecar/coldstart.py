@@ -84,11 +84,11 @@ def become(settings: Settings, environ: Mapping[str, str], *, notify: bool = Fal
 
 
 def _write(world: World, settings: Settings) -> None:
+    from sidecar.files import write_files
     from sidecar.layout import fresh_layout, lay_out
     from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, descriptors, program_version, version_numbers
     from sidecar.render import render
     from sidecar.tokens import TokensFile
-    from sidecar.written import write_files
 
     dynamic = version_numbers(program_version(settings.haproxy)) >= FIRST_WITH_DYNAMIC_BACKENDS
     routes = _routes(world, settings)

@@ -1,6 +1,6 @@
 """One service from plan to plan: what it was, what vanished from it and came back, and what follows from that now.
 
-The order in which the rules act is that of `advance`; the rules themselves are in `rules`, `damping`, `guard` and `zones`.
+The order in which the rules act is that of `advance`; the rules themselves are in `rules`, `damping` and `guard`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sidecar in the text format of Prometheus (version 0.0.4): its own figures, prefixed `sidecar_`, then HAProxy's. Pure."""
+"""The sidecar in the text format of Prometheus (version 0.0.4): its own figures, prefixed `sidecar_`, then HAProxy's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from sidecar.model import Plan
 from sidecar.status import is_ready, numbers
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Seconds; the last bucket is for what takes longer."""
 
 Sample = tuple[Mapping[str, str], float]
 
@@ -128,3 +131,25 @@ def _renamed(line: str, backends: Mapping[str, str]) -> str | None:
     name, quote, rest = rest.partition('"')
     holds = backends.get(f"_spare{name}")
     return None if holds is None else f'{before}{{proxy="{_escaped(holds)}{quote}{rest}'
+
+
+class Timing:
+    """Counts durations by size: one thread fills it, others read."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * len(BOUNDS)
+        self._count = 0
+        self._sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one; what a clock that was set back makes negative counts as 0."""
+        seconds = max(0.0, seconds)
+        for number, bound in enumerate(BOUNDS):
+            if seconds <= bound:
+                self._counts[number] += 1
+        self._count += 1
+        self._sum += seconds
+
+    def histogram(self) -> Histogram:
+        """What was counted so far."""
+        return Histogram(tuple(zip(BOUNDS, tuple(self._counts), strict=True)), self._count, self._sum)

@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from random import random
 
+from sidecar.files import Problem, alerts, check_files, no_program, problems, write_files
 from sidecar.layout import map_file
 from sidecar.master import Master, Processes, is_listened_on
 from sidecar.render import Files
 from sidecar.runtime import Info, Runtime, parse_sessions_of_streams, wait_for
 from sidecar.settings import Settings
-from sidecar.written import Problem, alerts, check_files, no_program, problems, write_files
 from smartrealm.errors import ConfigurationError, Unavailable
 
 FIRST_WITH_DYNAMIC_BACKENDS = (3, 4)

@@ -14,7 +14,6 @@ from atlas.model import Instance, Ruling
 from sidecar.model import Reason, Route, Server, Side, Standing
 from sidecar.servers import scaled, server_name, step
 from sidecar.usable import Terms, literal, trouble_with, trouble_with_ruling
-from sidecar.zones import others_stand_by
 
 State = Literal["able", "damped", "draining", "out", "invalid"]
 """able: could take calls. damped: could, and waits. draining: takes no new ones. out: takes none. invalid: nothing is known."""
@@ -140,6 +139,17 @@ def _last_resort(usable: list[Candidate], divisor: int) -> tuple[Server, ...]:
     for one in chosen:
         one.says = f"{one.says[:-1]}; it takes calls all the same, since no other instance does."
     return tuple(_server(one, divisor, backup=True, draining=one not in chosen) for one in draining)
+
+
+def others_stand_by(zone: str, able: Iterable[str], all_zones: Iterable[str]) -> bool:
+    """Whether instances of other zones are to be backups, given the zones of those that take calls and of all of them.
+
+    Not while fewer than half of this zone's instances take calls: the rest would be overloaded.
+    """
+    if not zone:
+        return False
+    near = sum(one == zone for one in able)
+    return near > 0 and 2 * near >= sum(one == zone for one in all_zones)
 
 
 def _place_in_zones(group: list[Candidate], zone: str) -> None:

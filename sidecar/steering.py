@@ -18,7 +18,7 @@ from sidecar.diff import DONE, Command, commands
 from sidecar.ejection import KEPT_DOWN_SECONDS, Ejections
 from sidecar.events import Event
 from sidecar.facts import Refusal
-from sidecar.filing import Begin, Filing
+from sidecar.files import Begin, Filing
 from sidecar.layout import Layout, adopt_layout, fresh_layout, lay_out
 from sidecar.leaving import Leaving
 from sidecar.model import Condition, Plan, Route, State

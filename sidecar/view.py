@@ -18,13 +18,13 @@ from sidecar.follower import Follower
 from sidecar.lease import HostLease
 from sidecar.local import Local
 from sidecar.master import is_listened_on
+from sidecar.metrics import Timing
 from sidecar.model import Plan
 from sidecar.rates import parse_rates
 from sidecar.runtime import Runtime
 from sidecar.servers import address_of
 from sidecar.settings import Settings
 from sidecar.steering import Steering
-from sidecar.timing import Timing
 from sidecar.tokens import TokensFile
 from smartrealm.errors import SmartError
 

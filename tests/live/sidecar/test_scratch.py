@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sidecar.files import check_files
 from sidecar.render import Files
 from sidecar.settings import Settings
-from sidecar.written import check_files
 
 
 def test_a_file_is_tried_beside_the_one_in_place(tmp_path: Path) -> None:

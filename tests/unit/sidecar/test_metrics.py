@@ -8,7 +8,7 @@ from dataclasses import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.facts import Facts, Proxy
-from sidecar.metrics import exposition, joined
+from sidecar.metrics import Timing, exposition, joined
 from sidecar.model import Plan
 from tests.unit.sidecar.scene import CALM, NOW, WELL, troubled
 
@@ -90,3 +90,15 @@ def test_labels_are_escaped() -> None:
 def test_without_a_map_there_is_no_age() -> None:
     """An age of nothing is not told as a number."""
     assert ("sidecar_map_age_seconds", "") not in samples(replace(WELL, map_from="none", map_age_seconds=None))
+
+
+def test_each_bucket_holds_all_that_took_no_longer() -> None:
+    """Buckets are cumulated; what takes longer than all of them is in the count; a clock set back counts as no time."""
+    timing = Timing()
+    for seconds in (0.004, 0.04, 20.0, -3.0):
+        timing.add(seconds)
+    found = timing.histogram()
+    assert dict(found.buckets)[0.005] == 2
+    assert dict(found.buckets)[0.05] == 3
+    assert dict(found.buckets)[10.0] == 3
+    assert (found.count, round(found.sum, 3)) == (4, 20.044)

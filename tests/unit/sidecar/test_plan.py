@@ -12,8 +12,8 @@ from atlas.world import Position, World
 from sidecar.fields import check_route
 from sidecar.model import Server
 from sidecar.plan import Planner
+from sidecar.rules import others_stand_by
 from sidecar.servers import address_of, scaled, server_name, step
-from sidecar.zones import others_stand_by
 from tests.unit.sidecar.planning import START, Realm, addresses, callable_names, standings
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.files import Problem, alerts, check_files, problems
 from sidecar.master import Processes, parse_processes
 from sidecar.proxy import Pace, command, version_numbers
 from sidecar.render import Files
 from sidecar.settings import Settings
-from sidecar.written import Problem, alerts, check_files, problems
 from smartrealm.errors import Unavailable
 
 FILE = """global

@@ -12,13 +12,13 @@ import pytest
 
 from sidecar.diff import Command
 from sidecar.events import Event
+from sidecar.files import Problem
 from sidecar.layout import MAPS, NEWER
 from sidecar.model import Condition, Plan, Route, Server, State
 from sidecar.render import Files
 from sidecar.runtime import Reading, Refusal
 from sidecar.settings import Settings
 from sidecar.steering import Steering
-from sidecar.written import Problem
 from smartrealm.errors import ConfigurationError, Unavailable
 from tests.unit.sidecar.test_diff import Double
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
-from sidecar.filing import AGAIN_SECONDS, FILE_SECONDS, Filing
+from sidecar.files import AGAIN_SECONDS, FILE_SECONDS, Filing
 from smartrealm.errors import Unavailable
 
 
