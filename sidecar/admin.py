@@ -25,7 +25,7 @@ from atlas.pages import HEADERS, TYPES, find_file
 from sidecar import metrics
 from sidecar.audit import Audit
 from sidecar.facts import Facts, Rate
-from sidecar.listening import Answer, Handler, Listener, Request, json_answer, problem
+from sidecar.listening import Handler, Listener, Request, Response, json_answer, problem
 from sidecar.model import Plan
 from sidecar.settings import Settings
 from sidecar.status import health_document, rates_document, routes_document, service_document, status_document
@@ -115,7 +115,7 @@ class Admin:
 
     # -- answering -----------------------------------------------------------------------------------------------------
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """The answer to one request; every error of the tree is a problem."""
         try:
             if not request.local:
@@ -129,7 +129,7 @@ class Admin:
         except SmartError as error:
             return problem(error.status, error.code, error.message, **error.details)
 
-    def _route(self, request: Request) -> Answer:
+    def _route(self, request: Request) -> Response:
         parts = [_decoded(part) for part in request.path.split("/")[1:]]
         writes = _WRITES.get(request.path)
         if writes is not None:
@@ -173,12 +173,12 @@ class Admin:
                 return lambda _: self._health(group)
         return None
 
-    def _status(self) -> Answer:
+    def _status(self) -> Response:
         facts, plan = self._source.facts(), self._source.plan()
         document = status_document(facts, plan, self._source.settings, self._wall_clock())
         return json_answer({**document, "routes_version": self._routes_version(facts, plan)})
 
-    def _routes(self) -> Answer:
+    def _routes(self) -> Response:
         facts, plan = self._source.facts(), self._source.plan()
         with self._making:
             return json_answer(routes_document(facts, plan))
@@ -192,16 +192,16 @@ class Admin:
                 self._version += 1
             return f"{facts.pid}-{self._version}"
 
-    def _service(self, service: str) -> Answer:
+    def _service(self, service: str) -> Response:
         facts, plan = self._source.facts(), self._source.plan()
         if service not in plan.routes and service not in plan.quarantined and service not in plan.decisions:
             raise NotFound(explain(service, None, facts, plan, self._wall_clock())["says"])
         return json_answer(service_document(service, facts, plan))
 
-    def _why(self, service: str, address: str | None) -> Answer:
+    def _why(self, service: str, address: str | None) -> Response:
         return json_answer(explain(service, address, self._source.facts(), self._source.plan(), self._wall_clock()))
 
-    def _health(self, group: str | None) -> Answer:
+    def _health(self, group: str | None) -> Response:
         facts, plan = self._source.facts(), self._source.plan()
         found = health_document(facts, plan, self._wall_clock(), group=group, hostname=socket.gethostname())
         if found is None:
@@ -222,7 +222,7 @@ class Admin:
             raise Unavailable(known.message)
         return known
 
-    def _metrics(self, request: Request) -> Answer:
+    def _metrics(self, request: Request) -> Response:
         """Ours, and HAProxy's of `?scope=` (global, frontend and backend unless told; `none` for ours alone)."""
         scopes = request.query.get("scope", ["global", "frontend", "backend"])
         unknown = [scope for scope in scopes if scope not in _SCOPES]
@@ -236,11 +236,11 @@ class Admin:
                 theirs = self._exporter(self._source.settings.exporter_socket, f"/metrics?{wanted}")
             with self._making:
                 text += metrics.joined(theirs, self._source.backends())
-        return Answer(200, text.encode(), metrics.CONTENT_TYPE)
+        return Response(200, text.encode(), metrics.CONTENT_TYPE)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def _accept(self, request: Request) -> Answer:
+    def _accept(self, request: Request) -> Response:
         data = _body(request, {"service": _is_name, "why": _is_reason, "by": _is_author}, optional=("by",))
         service, by = data["service"], _author(request, data.get("by"))
         guard = self._source.plan().guards.get(service)
@@ -251,7 +251,7 @@ class Admin:
         let_go = self._source.accept(service, by=by, why=data["why"])
         return json_answer({"service": service, "let_go": list(let_go), "by": by})
 
-    def _reload(self, request: Request) -> Answer:
+    def _reload(self, request: Request) -> Response:
         data = _body(request, {"why": _is_reason, "by": _is_author}, optional=("by",))
         by = _author(request, data.get("by"))
         self._audit.write("reload", by=by, why=data["why"])
@@ -259,7 +259,7 @@ class Admin:
         return json_answer({"reload": "asked for", "by": by})
 
 
-_WRITES: Mapping[str, Callable[[Admin, Request], Answer]] = {
+_WRITES: Mapping[str, Callable[[Admin, Request], Response]] = {
     "/v1/accept": Admin._accept,
     "/v1/reload": Admin._reload,
 }
@@ -289,12 +289,12 @@ def _decoded(part: str) -> str:
         raise BadRequest("The path of the request is no UTF-8.") from None
 
 
-def _not_allowed(request: Request, allowed: str) -> Answer:
+def _not_allowed(request: Request, allowed: str) -> Response:
     told = problem(405, "method-not-allowed", f"{request.path} takes {allowed}.")
-    return Answer(told.status, told.body, told.content_type, {"Allow": allowed})
+    return Response(told.status, told.body, told.content_type, {"Allow": allowed})
 
 
-def _file(name: str, request: Request) -> Answer:
+def _file(name: str, request: Request) -> Response:
     """A file of the page."""
     path = find_file(PAGE, name)
     if path is None:
@@ -303,8 +303,8 @@ def _file(name: str, request: Request) -> Answer:
     tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
     headers = {**HEADERS, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
-        return Answer(304, b"", TYPES[path.suffix], headers)
-    return Answer(200, body, f"{TYPES[path.suffix]}; charset=utf-8", headers)
+        return Response(304, b"", TYPES[path.suffix], headers)
+    return Response(200, body, f"{TYPES[path.suffix]}; charset=utf-8", headers)
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Asking one instance whether it is ready: a GET, or a connection, that never blocks whoever asks.
 
 A `Check` is driven by a selector, so that one thread asks all instances of a host and none of them holds up another.
-`probe` is the same for a single question.
+`ask_once` is the same for a single question.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Check:
         return Answer(ok, says, status, refused, self._clock() - self._started)
 
 
-def probe(host: str, port: int, path: str = "", timeout: float = 1.0) -> Answer:
+def ask_once(host: str, port: int, path: str = "", timeout: float = 1.0) -> Answer:
     """Ask once, in this thread, for at most `timeout` seconds: an address, a port, and a path (empty: a connection is
     enough)."""
     check = Check(host, port, path, timeout)

@@ -14,7 +14,7 @@ MapSource = Literal["atlas", "disk", "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
+class ProxyFacts:
     """The HAProxy process."""
 
     version: str = ""
@@ -46,7 +46,7 @@ class Reloads:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedCommand:
     """A command that HAProxy did not carry out."""
 
     about: str
@@ -126,14 +126,14 @@ class Facts:
     """How long ago Atlas last answered; of a map from disk, when it was kept. None: there is no map."""
     map_failure: str | None = None
     """Why Atlas did not answer the last question."""
-    proxy: Proxy = field(default_factory=Proxy)
+    proxy: ProxyFacts = field(default_factory=ProxyFacts)
     changes: int = 0
     """Changes that were applied, counted."""
     drift_count: int = 0
     """How often HAProxy was found to know something else than it should."""
     drift_at: float | None = None
     reloads: Reloads = field(default_factory=Reloads)
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[RefusedCommand, ...] = ()
     """The latest ones, the newest last."""
     refusal_count: int = 0
     pending: str = ""

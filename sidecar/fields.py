@@ -11,13 +11,13 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import NoReturn
 
+from atlas.model import is_service_name, is_whole
 from sidecar.model import Route, Server
-from smartrealm.errors import ConfigurationError, ValidationFailed
-from smartrealm.names import ServiceName
+from sidecar.servers import MOST_WEIGHT
+from smartrealm.errors import ValidationFailed
 
 LONGEST_TIMEOUT_MS = 86_400_000
 """A day."""
-MOST_WEIGHT = 256
 MOST_SIDES = 3
 LAST_LIMIT = 10_000
 
@@ -40,14 +40,8 @@ def refuse(service: str, field: str, value: object, rule: str) -> NoReturn:
 
 @lru_cache(maxsize=65_536)
 def is_service(name: object) -> bool:
-    """Whether this is the name of a service."""
-    if not isinstance(name, str):
-        return False
-    try:
-        ServiceName(name)
-    except ConfigurationError:
-        return False
-    return True
+    """Whether this is the name of a service; remembered, since the same ones are asked for with every change."""
+    return is_service_name(name)
 
 
 @lru_cache(maxsize=65_536)
@@ -72,17 +66,12 @@ def is_digest(text: object) -> bool:
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
-def is_number(value: object, least: int, most: int) -> bool:
-    """Whether this is an int (no bool, no text) within the limits."""
-    return type(value) is int and least <= value <= most
-
-
 def check_route(route: Route) -> None:
     """Raise ValidationFailed, which names service and field, for anything in a route that may not be written for HAProxy."""
     service = route.service
     if not is_service(service):
         refuse(service, "service", service, "which is no name of a service")
-    if not is_number(route.timeout_ms, 1, LONGEST_TIMEOUT_MS):
+    if not is_whole(route.timeout_ms, 1, LONGEST_TIMEOUT_MS):
         refuse(service, "timeout_ms", route.timeout_ms, f"which is no number from 1 to {LONGEST_TIMEOUT_MS}")
     for caller in route.callers or ():
         if not is_service(caller):
@@ -92,7 +81,7 @@ def check_route(route: Route) -> None:
         refuse(service, "sides", len(route.sides), f"more than {MOST_SIDES}")
     limit = 0
     for side in route.sides:
-        if not is_number(side.limit, limit + 1, LAST_LIMIT):
+        if not is_whole(side.limit, limit + 1, LAST_LIMIT):
             refuse(service, "sides.limit", side.limit, f"which is no number from {limit + 1} to {LAST_LIMIT}")
         limit = side.limit
         check_servers(service, side.servers)
@@ -114,9 +103,9 @@ def check_server(service: str, server: Server) -> None:
         refuse(service, "servers.name", server.name, "which is not made of A-Z a-z 0-9 - _ . : alone")
     if not is_address(server.host):
         refuse(service, "servers.host", server.host, "which is no IPv4 or IPv6 address")
-    if not is_number(server.port, 1, 65_535):
+    if not is_whole(server.port, 1, 65_535):
         refuse(service, "servers.port", server.port, "which is no port")
-    if not is_number(server.weight, 0, MOST_WEIGHT):
+    if not is_whole(server.weight, 0, MOST_WEIGHT):
         refuse(service, "servers.weight", server.weight, f"which is no number from 0 to {MOST_WEIGHT}")
     for field in ("backup", "draining"):
         if type(getattr(server, field)) is not bool:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from sidecar.checks import Answer, probe
+from sidecar.checks import Answer, ask_once
 from sidecar.model import Guard
 
 EACH_SECONDS = 5.0
@@ -35,7 +35,7 @@ class HeldChecks:
         silent: Callable[[str, str], object],
         answered: Callable[[str, str], object],
         *,
-        ask: Callable[[str, int], Answer] = probe,
+        ask: Callable[[str, int], Answer] = ask_once,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._guards = guards

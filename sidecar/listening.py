@@ -57,8 +57,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer, whole."""
+class Response:
+    """The answer to it, whole."""
 
     status: int
     body: bytes
@@ -66,20 +66,20 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[Request], Answer]
+Handler = Callable[[Request], Response]
 
 
-def json_answer(document: Any, status: int = 200) -> Answer:
-    return Answer(
+def json_answer(document: Any, status: int = 200) -> Response:
+    return Response(
         status, json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace") + b"\n"
     )
 
 
-def problem(status: int, code: str, detail: str, **details: Any) -> Answer:
+def problem(status: int, code: str, detail: str, **details: Any) -> Response:
     """An error as RFC 9457 has it."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail}
     encoded = json.dumps({**details, **body}, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"
-    return Answer(status, encoded, "application/problem+json")
+    return Response(status, encoded, "application/problem+json")
 
 
 class Listener:
@@ -313,7 +313,7 @@ def _uid(connection: socket.socket) -> int | None:
     return int(uid)
 
 
-def _write(connection: socket.socket, answer: Answer, head_only: bool, seconds: float = WRITE_SECONDS) -> None:
+def _write(connection: socket.socket, answer: Response, head_only: bool, seconds: float = WRITE_SECONDS) -> None:
     headers = {
         "Content-Type": answer.content_type,
         "Content-Length": str(len(answer.body)),

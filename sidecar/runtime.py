@@ -16,10 +16,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
+from sidecar.diff import Command
 from sidecar.layout import NEWER
 from sidecar.model import Condition, Server, State
+from sidecar.servers import is_backup
 from smartrealm.errors import Unavailable
 
 LONGEST_COMMAND = 8_000
@@ -30,22 +31,7 @@ _PROMPT = b"\n> "
 _TOKEN = re.compile(r"\b[0-9a-fA-F]{32,}\b")
 _IN_MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20  # forced, inherited, from the file, by name resolution
 _IN_DRAIN = 0x08 | 0x10
-
-
-def _is_backup(name: str) -> bool:
-    """Whether a server is a backup, which HAProxy's list of servers does not tell: see `sidecar.servers.server_name`."""
-    return name.endswith(".b")
-
-
-class Told(Protocol):
-    """What `run` takes: see `sidecar.diff.Command`."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def expects(self) -> str: ...
-    @property
-    def about(self) -> str: ...
+_READ = ("be_name", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight", "srv_port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +84,9 @@ class Runtime:
     Everything raises Unavailable when nobody answers, or nobody answers in time; nothing is open between two calls.
     """
 
-    def __init__(
-        self, path: Path, *, timeout_seconds: float = 5.0, is_backup: Callable[[str], bool] | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, timeout_seconds: float = 5.0) -> None:
         self.path = path
         self._timeout = timeout_seconds
-        self._is_backup = is_backup or _is_backup
         self.worker: int | None = None
         """The pid of the worker that was read last; None: whoever answers will do."""
 
@@ -117,7 +100,7 @@ class Runtime:
         with self._session() as session:
             return parse_info(session.answers(["show info"])[0])
 
-    def run(self, commands: Iterable[Told]) -> list[Refusal]:
+    def run(self, commands: Iterable[Command]) -> list[Refusal]:
         """Carry commands out, in their order, and give those that were refused; the others are carried out all the same.
 
         Raises Unavailable when another worker than the one read last answers, or it was told to stop meanwhile: what was
@@ -149,14 +132,14 @@ class Runtime:
             tables = session.answers([f"show map {file}" for file in files])
         info = parse_info(who)
         self.worker = info.pid
-        backends, conditions, leaving = parse_servers(servers, self._is_backup)
+        backends, conditions, leaving = parse_servers(servers)
         of_each = {name: backends.get(name, {}) for name in parse_backends(named)}
         entries = {file.stem: parse_map(text) for file, text in zip(files, tables, strict=True)}
         return Reading(info.pid, State(of_each, entries), conditions, info.description, leaving)
 
     def conditions(self) -> Mapping[str, Mapping[str, Condition]]:
         """How each server is, by backend and name."""
-        return parse_servers(self.ask("show servers state"), self._is_backup)[1]
+        return parse_servers(self.ask("show servers state"))[1]
 
     def sessions(self, servers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """How many calls each of these servers (backend, name) is busy with; 0 for one that HAProxy does not know.
@@ -262,7 +245,7 @@ def _can_be_sent(text: str) -> bool:
     return len(text.encode()) <= LONGEST_COMMAND and not any(mark in text for mark in ("\n", "\r", ";", "<<"))
 
 
-def _complaint(command: Told, answer: str | None) -> str | None:
+def _complaint(command: Command, answer: str | None) -> str | None:
     """What HAProxy said, when it is not what the command expects; None: it is carried out."""
     if answer is None:
         return f"it was not sent: a command has one line of at most {LONGEST_COMMAND} bytes"
@@ -299,53 +282,40 @@ def parse_info(text: str) -> Info:
 
 
 def parse_servers(
-    text: str, is_backup: Callable[[str], bool] = _is_backup
+    text: str,
 ) -> tuple[dict[str, dict[str, Server]], dict[str, dict[str, Condition]], dict[str, tuple[str, ...]]]:
     """The answer to `show servers state`: servers by backend and name, the condition of each, and who is leaving."""
     lines = text.split("\n")
-    header = next((line for line in lines if line.startswith("# be_id")), None)
-    if header is None:
-        raise Unavailable(f"HAProxy's list of servers cannot be read: {text[:80]!r}.")
-    columns = header[2:].split()
-    try:
-        backend_at, name_at, host_at, operation_at, admin_at, weight_at, port_at = (
-            columns.index(name)
-            for name in (
-                "be_name",
-                "srv_name",
-                "srv_addr",
-                "srv_op_state",
-                "srv_admin_state",
-                "srv_uweight",
-                "srv_port",
-            )
-        )
-    except ValueError as error:
-        raise Unavailable(f"HAProxy's list of servers lacks a column: {error}.") from error
+    at = _columns(next((line for line in lines if line.startswith("# be_id")), ""), text)
     backends: dict[str, dict[str, Server]] = {}
     conditions: dict[str, dict[str, Condition]] = {}
     leaving: dict[str, tuple[str, ...]] = {}
-    least = max(backend_at, name_at, host_at, operation_at, admin_at, weight_at, port_at)
+    least = max(at)
+    backend_at, name_at, host_at, operation_at, admin_at, weight_at, port_at = at
     for line in lines:
         cells = line.split(" ")
         if len(cells) <= least or line[0] == "#":
             continue
-        backend, name = cells[backend_at], cells[name_at]
-        admin = int(cells[admin_at])
+        backend, name, admin = cells[backend_at], cells[name_at], int(cells[admin_at])
         condition = _condition(admin, cells[operation_at])
         conditions.setdefault(backend, {})[name] = condition
         if condition == "maint":
             leaving[backend] = (*leaving.get(backend, ()), name)
             continue
+        port, weight = int(cells[port_at]), int(cells[weight_at])
         backends.setdefault(backend, {})[name] = Server(
-            name,
-            cells[host_at],
-            int(cells[port_at]),
-            int(cells[weight_at]),
-            is_backup(name),
-            admin & _IN_DRAIN != 0,
+            name, cells[host_at], port, weight, is_backup(name), admin & _IN_DRAIN != 0
         )
     return backends, conditions, leaving
+
+
+def _columns(header: str, text: str) -> list[int]:
+    """Where in a line of `show servers state` that stands which is read of it: other versions have other columns."""
+    names = header[2:].split()
+    try:
+        return [names.index(name) for name in _READ]
+    except ValueError as error:
+        raise Unavailable(f"HAProxy's list of servers cannot be read ({error}): {text[:80]!r}.") from error
 
 
 def _condition(admin: int, operation: str) -> Condition:

@@ -28,6 +28,11 @@ def server_name(address: str, host: str, *, backup: bool = False) -> str:
     return name + _BACKUP if backup else name
 
 
+def is_backup(name: str) -> bool:
+    """Whether the server of this name is a backup: HAProxy's list of servers does not tell."""
+    return name.endswith(_BACKUP)
+
+
 def address_of(name: str) -> str:
     """The `host:port` of the instance that a server stands for; of a name that had to be cut, the name itself."""
     name = name.removesuffix(_BACKUP)

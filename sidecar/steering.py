@@ -17,7 +17,7 @@ from sidecar.barred import Barred
 from sidecar.diff import DONE, Command, commands
 from sidecar.ejection import KEPT_DOWN_SECONDS, Ejections
 from sidecar.events import Event
-from sidecar.facts import Refusal
+from sidecar.facts import RefusedCommand
 from sidecar.files import Begin, Filing
 from sidecar.layout import Layout, adopt_layout, fresh_layout, lay_out
 from sidecar.leaving import Leaving
@@ -125,7 +125,7 @@ class Steering:
         self.layout: Layout | None = None
         self.failure: str | None = None
         """Why HAProxy does not run, or cannot be spoken to."""
-        self.refusals: tuple[Refusal, ...] = ()
+        self.refusals: tuple[RefusedCommand, ...] = ()
         self.conditions: Mapping[str, Mapping[str, Condition]] = {}
         self.drift_at: float | None = None
         self._tokens, self._clock, self._wall_clock = tokens, clock, wall_clock
@@ -320,7 +320,7 @@ class Steering:
             for one in refused:
                 _log.error("%s", one)
             self.counts.refusals += len(refused)
-            told = tuple(Refusal(f"{one.about}: {one.command}", one.says, now) for one in refused)
+            told = tuple(RefusedCommand(f"{one.about}: {one.command}", one.says, now) for one in refused)
             self.refusals = (*self.refusals, *told)[-MOST_REFUSALS:]
             self._read()
         return len(todo)

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from atlas.world import Position
-from sidecar.facts import EjectedServer, Facts, Proxy as ProxyFacts, Rate, Reloads
+from sidecar.facts import EjectedServer, Facts, ProxyFacts, Rate, Reloads
 from sidecar.follower import Follower
 from sidecar.lease import HostLease
 from sidecar.local import Local
@@ -120,7 +120,7 @@ class View:
             pending=steering.pending,
             pending_since=None if steering.reloads.wish is None else steering.reloads.wish.at,
             own=tuple(parts.local.own_instances()),
-            unusable=dict(parts.local.problems()),
+            unusable={**parts.local.problems(), **parts.lease.left_out},
             ejected=self._ejected(),
             ejections=steering.counts.ejections,
             files_failure="; ".join(one.rstrip(".") for one in failures if one),

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -65,9 +65,8 @@ def slowed(
     Undone with SIGCONT. A correct system sends less there and ejects nobody for being slow within the deadline.
     """
     undos = [Continue(one.pid, one.started) for one in processes]
-    over = threading.Event()
 
-    def brake() -> None:
+    def brake(over: threading.Event) -> None:
         while not over.is_set():
             for one in processes:
                 one.send(signal.SIGSTOP)
@@ -76,14 +75,8 @@ def slowed(
                 one.send(signal.SIGCONT)
             over.wait(period * (1 - stopped))
 
-    with (journal or NoJournal()).holding(undos, seconds + MARGIN_SECONDS):
-        thread = threading.Thread(target=brake, name="drill-slow", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join(5)
+    with (journal or NoJournal()).holding(undos, seconds + MARGIN_SECONDS), _beside(brake):
+        yield
 
 
 @contextmanager
@@ -149,9 +142,8 @@ def flapping(
     before = read(path)
     if before.draining:
         raise Unavailable(f"{path.name} drains already.")
-    over = threading.Event()
 
-    def flap() -> None:
+    def flap(over: threading.Event) -> None:
         draining = False
         while not over.is_set():
             draining = not draining
@@ -161,14 +153,9 @@ def flapping(
                     announce(path.parent.parent, replace(now, draining=draining))
             over.wait(period / 2)
 
-    with (journal or NoJournal()).holding([Undrain(str(path), before.incarnation)], seconds + MARGIN_SECONDS):
-        thread = threading.Thread(target=flap, name="drill-flap", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join(5)
+    undo = Undrain(str(path), before.incarnation)
+    with (journal or NoJournal()).holding([undo], seconds + MARGIN_SECONDS), _beside(flap):
+        yield
 
 
 @contextmanager
@@ -208,14 +195,13 @@ def ruled(
     if known is not None and (known.state != "enabled" or known.weight is not None):
         raise Conflict(f"An operator has ruled on {service} {address} already ({known.state}): it is left alone.")
     author = Author("sidecar drill", why="a drill")
-    over = threading.Event()
 
     def rule(state: Literal["enabled", "draining"]) -> None:
         until = time.time() + seconds + MARGIN_SECONDS if state == "draining" else None
         one = Ruling(service, host.strip("[]"), int(port), state, reason="a drill", expires_at=until)
         directory.rule(one, by=author)
 
-    def flap() -> None:
+    def flap(over: threading.Event) -> None:
         while not over.wait(period / 2):
             with suppress(SmartError):
                 rule("enabled")
@@ -223,12 +209,22 @@ def ruled(
                 with suppress(SmartError):
                     rule("draining")
 
-    thread = threading.Thread(target=flap, name="drill-flap", daemon=True)
     rule("draining")  # raises where the token does not allow it, before anything has begun
     try:
-        thread.start()
+        with _beside(flap):
+            yield
+    finally:
+        rule("enabled")
+
+
+@contextmanager
+def _beside(work: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Have something done while the block runs; it ends when it finds the event set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,), name="drill-fault", daemon=True)
+    thread.start()
+    try:
         yield
     finally:
         over.set()
         thread.join(5)
-        rule("enabled")

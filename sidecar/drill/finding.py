@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from atlas.announcement import HEALTH_PATH, Announcement, names, own_pid_space, read, read_sidecar
+from atlas.announcement import HEALTH_PATH, LOCK, Announcement, names, own_pid_space, read, read_sidecar
 from sidecar.control import Control
 from sidecar.drill.load import Door
 from sidecar.drill.processes import (
@@ -30,8 +31,6 @@ from sidecar.drill.watch import CALLED
 from sidecar.master import Master
 from sidecar.settings import Settings
 from smartrealm.errors import ConfigurationError, SmartError
-
-_XFSZ = 25
 
 
 def find(
@@ -106,7 +105,7 @@ def instances_of_host(settings: Settings, host: str) -> list[Target]:
 def agent_pid(directory: Path) -> int:
     """The pid in the lock of the agent; 0 when there is none."""
     try:
-        return int((directory / "agent.lock").read_text())
+        return int((directory / LOCK).read_text())
     except (OSError, ValueError):
         return 0
 
@@ -174,7 +173,7 @@ def _agent(status: Mapping[str, Any], settings: Settings) -> Target:
         pid=pid if visible else 0,
         restarted_by=restarter_of(pid) if visible else "",
         why_not=_why_not(pid) if visible else "its process is in another container",
-        takes_full_disk=ignores(pid, _XFSZ),
+        takes_full_disk=ignores(pid, signal.SIGXFSZ),
         has_children=True,
         hosts=tuple(host for host, _ in away),
     )
@@ -213,7 +212,7 @@ def _instance(key: tuple[str, str], one: Announcement, path: Path) -> Target:
         if elsewhere
         else _why_not(pid),
         has_children=bool(pid) and len(tree(pid)) > 1,
-        takes_full_disk=bool(pid) and all(ignores(each.pid, _XFSZ) for each in tree(pid)),
+        takes_full_disk=bool(pid) and all(ignores(each.pid, signal.SIGXFSZ) for each in tree(pid)),
     )
 
 
@@ -255,7 +254,7 @@ def _atlas(url: str) -> tuple[list[Target], list[tuple[str, str]]]:
                 pid=pid,
                 restarted_by=restarter_of(pid) if pid else "",
                 why_not="" if not pid else _why_not(pid),
-                takes_full_disk=bool(pid) and all(ignores(each.pid, _XFSZ) for each in tree(pid)),
+                takes_full_disk=bool(pid) and all(ignores(each.pid, signal.SIGXFSZ) for each in tree(pid)),
                 is_local=host in here,
             )
         )
@@ -285,7 +284,7 @@ def _program(name: str, where: str) -> Target:
         pid=pid,
         restarted_by=restarter_of(pid),
         why_not=_why_not(pid),
-        takes_full_disk=all(ignores(each.pid, _XFSZ) for each in tree(pid)),
+        takes_full_disk=all(ignores(each.pid, signal.SIGXFSZ) for each in tree(pid)),
     )
 
 

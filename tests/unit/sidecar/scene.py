@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.world import Position
-from sidecar.facts import EjectedServer, Facts, Histogram, OwnInstance, Proxy, Rate
+from sidecar.facts import EjectedServer, Facts, Histogram, OwnInstance, ProxyFacts, Rate
 from sidecar.model import Decision, Guard, Plan, Reason, Route, Server, Standing
 from sidecar.settings import Settings
 from smartrealm.errors import Unavailable
@@ -57,7 +57,7 @@ WELL = Facts(
     applied_at=NOW - 30,
     map_from="atlas",
     map_age_seconds=1.5,
-    proxy=Proxy("2.6.12", 4243, 3600.0, True),
+    proxy=ProxyFacts("2.6.12", 4243, 3600.0, True),
     changes=12,
     own=(OwnInstance("identity", "10.0.0.7:8000", "ready", "", NOW - 60),),
     apply_seconds=Histogram(((0.01, 3), (0.1, 11)), 12, 0.4),

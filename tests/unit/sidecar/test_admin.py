@@ -19,7 +19,7 @@ from sidecar.admin import Admin, Source
 from sidecar.audit import Audit
 from sidecar.control import Control, why_path
 from sidecar.facts import Rate
-from sidecar.listening import Answer, Listener, Request, json_answer
+from sidecar.listening import Listener, Request, Response, json_answer
 from smartrealm.errors import ConfigurationError, NotFound, Unavailable, ValidationFailed
 from tests.unit.sidecar.scene import NOW, WELL, FakeSource, guarded
 
@@ -39,7 +39,7 @@ def admin(source: Source, exporter: Callable[[Path, str], str] = no_exporter) ->
     return Admin(source, wall_clock=lambda: NOW, exporter=exporter)
 
 
-def get(source: Source, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
+def get(source: Source, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Response:
     """What the loopback port answers."""
     name, _, query = path.partition("?")
     asked = {"scope": query.split("&")} if query else {}
@@ -47,12 +47,12 @@ def get(source: Source, path: str, headers: dict[str, str] | None = None, method
     return admin(source).answer(Request(method, name, values, HERE if headers is None else headers))
 
 
-def post(source: Source, path: str, document: Any, *, local: bool = True, uid: int | None = None) -> Answer:
+def post(source: Source, path: str, document: Any, *, local: bool = True, uid: int | None = None) -> Response:
     """What the control socket answers."""
     return admin(source).answer(Request("POST", path, {}, HERE, json.dumps(document).encode(), local, uid))
 
 
-def problem(answer: Answer) -> dict[str, Any]:
+def problem(answer: Response) -> dict[str, Any]:
     assert answer.content_type == "application/problem+json"
     body: dict[str, Any] = json.loads(answer.body)
     assert body["status"] == answer.status
@@ -406,7 +406,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     assert not source.settings.control_socket.exists()
 
 
-def say_yes(request: Request) -> Answer:
+def say_yes(request: Request) -> Response:
     return json_answer({"local": request.local})
 
 
@@ -481,7 +481,7 @@ def test_a_byte_now_and_then_is_no_way_to_stay(port: int) -> None:
 def test_a_handler_that_fails_is_told_in_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
     """The caller gets a problem without what failed; the next request is served."""
 
-    def fail(request: Request) -> Answer:
+    def fail(request: Request) -> Response:
         raise RuntimeError("s3cret")
 
     one = Listener(fail, local=False).listen_on_port(0)

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from sidecar.checks import Check, probe
+from sidecar.checks import Check, ask_once
 
 
 @contextmanager
@@ -62,7 +62,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 def test_every_answer_is_understood(parts: list[bytes], ok: bool, says: str) -> None:
     """200 to 299 is ready, everything else is not, and the operator is told what came."""
     with answering(*parts) as (port, asked):
-        answer = probe("127.0.0.1", port, "/ready", 5)
+        answer = ask_once("127.0.0.1", port, "/ready", 5)
     assert (answer.ok, answer.says, answer.refused) == (ok, says, False)
     assert asked[0].startswith(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % port)
 
@@ -78,7 +78,7 @@ def test_every_answer_is_understood(parts: list[bytes], ok: bool, says: str) -> 
 def test_a_server_that_keeps_the_connection_is_not_waited_for(answer: bytes) -> None:
     """The end of the answer counts, not that of the connection; nor is a very long one read."""
     with answering(answer, closes=False) as (port, _):
-        found = probe("127.0.0.1", port, "/ready", 5)
+        found = ask_once("127.0.0.1", port, "/ready", 5)
     assert found.ok
     assert found.seconds < 4
 
@@ -86,13 +86,13 @@ def test_a_server_that_keeps_the_connection_is_not_waited_for(answer: bytes) -> 
 def test_a_status_counts_even_when_the_rest_takes_for_ever() -> None:
     """What was told is told."""
     with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx", closes=False) as (port, _):
-        assert probe("127.0.0.1", port, "/ready", 0.03).says == "answered 200"
+        assert ask_once("127.0.0.1", port, "/ready", 0.03).says == "answered 200"
 
 
 def test_silence_ends_with_the_time() -> None:
     """An instance that accepts and says nothing is not ready."""
     with answering(closes=False) as (port, _):
-        answer = probe("127.0.0.1", port, "/ready", 0.03)
+        answer = ask_once("127.0.0.1", port, "/ready", 0.03)
     assert (answer.ok, answer.says, answer.refused) == (False, "did not answer within 0.03 s", False)
 
 
@@ -101,7 +101,7 @@ def test_a_port_where_nobody_listens_refuses() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         for path in ("/ready", ""):
-            answer = probe("127.0.0.1", closed.getsockname()[1], path, 1)
+            answer = ask_once("127.0.0.1", closed.getsockname()[1], path, 1)
             assert (answer.ok, answer.says, answer.refused) == (False, "refused the connection", True)
 
 
@@ -110,7 +110,7 @@ def test_without_a_path_a_connection_is_enough() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        answer = probe("127.0.0.1", listener.getsockname()[1], "", 1)
+        answer = ask_once("127.0.0.1", listener.getsockname()[1], "", 1)
     assert (answer.ok, answer.says) == (True, "accepted a connection")
 
 
@@ -120,7 +120,7 @@ def test_addresses_of_version_6_are_asked() -> None:
         pytest.skip("needs IPv6")
     try:
         with answering(OK, host="::1") as (port, asked):
-            assert probe("::1", port, "/", 5).ok
+            assert ask_once("::1", port, "/", 5).ok
     except OSError:
         pytest.skip("needs IPv6")
     assert b"Host: [::1]:%d\r\n" % port in asked[0]
@@ -128,7 +128,7 @@ def test_addresses_of_version_6_are_asked() -> None:
 
 def test_an_address_that_is_none_raises_nothing() -> None:
     """A check always ends with an answer."""
-    assert "cannot be" in probe("999.1.1.1", 80, "/", 0.05).says
+    assert "cannot be" in ask_once("999.1.1.1", 80, "/", 0.05).says
 
 
 def test_a_check_leaves_no_connection_behind() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.facts import Facts, Proxy
+from sidecar.facts import Facts, ProxyFacts
 from sidecar.metrics import Timing, exposition, joined
 from sidecar.model import Plan
 from tests.unit.sidecar.scene import CALM, NOW, WELL, troubled
@@ -78,7 +78,7 @@ def test_what_is_not_well_can_be_alarmed_on() -> None:
     assert found["sidecar_quarantined_services", ""] == 1
     assert found["sidecar_map_age_seconds", ""] == 95
     assert found["sidecar_exporter_up", ""] == 0
-    assert samples(replace(WELL, proxy=Proxy()))["sidecar_proxy_up", ""] == 0
+    assert samples(replace(WELL, proxy=ProxyFacts()))["sidecar_proxy_up", ""] == 0
 
 
 def test_labels_are_escaped() -> None:

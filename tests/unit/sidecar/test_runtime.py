@@ -7,11 +7,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from sidecar.diff import Command
 from sidecar.model import Server
 from sidecar.runtime import (
     LONGEST_COMMAND,
@@ -46,13 +46,8 @@ def told(*lines: str) -> str:
     return "\n".join(["1", HEADER, *lines])
 
 
-@dataclass(frozen=True)
-class Told:
-    """A command as `sidecar.diff` makes them."""
-
-    text: str
-    expects: str = ""
-    about: str = "orders"
+def say(text: str, expects: str = "", about: str = "orders") -> Command:
+    return Command(text, expects, about)
 
 
 @contextmanager
@@ -219,16 +214,14 @@ def test_a_refused_command_is_reported_and_the_others_are_carried_out() -> None:
         return ordinary(text)
 
     with haproxy(answer) as path:
-        refused = Runtime(path).run([Told("one"), Told("nosuch", about="billing"), Told("three")])
+        refused = Runtime(path).run([say("one"), say("nosuch", about="billing"), say("three")])
     assert [str(refusal) for refusal in refused] == ["billing: 'nosuch' was refused: No such server."]
     assert seen == ["show info", "one", "nosuch", "three", "show info"]
 
 
 def test_every_answer_is_matched_with_its_command_however_they_arrive() -> None:
     """Thousands of commands go ahead of their answers, and the wrong one is found."""
-    commands = [
-        Told(f"{'nosuch' if number == 2718 else 'set'} {number}", about=f"s{number}") for number in range(3_000)
-    ]
+    commands = [say(f"{'nosuch' if number == 2718 else 'set'} {number}", about=f"s{number}") for number in range(3_000)]
     with haproxy(ordinary) as path:
         assert [refusal.about for refusal in Runtime(path).run(commands)] == ["s2718"]
 
@@ -243,7 +236,7 @@ def test_what_haproxy_would_read_as_something_else_is_not_sent(text: str) -> Non
         return ordinary(said)
 
     with haproxy(answer) as path:
-        refused = Runtime(path).run([Told(text), Told("good")])
+        refused = Runtime(path).run([say(text), say("good")])
     assert (len(refused), seen) == (1, ["show info", "good", "show info"])
 
 
@@ -266,7 +259,7 @@ def test_another_worker_than_the_one_that_was_read_is_told_nothing() -> None:
         runtime = Runtime(path)
         runtime.worker = 7
         with pytest.raises(Unavailable, match=r"worker 8 .* worker 7"):
-            runtime.run([Told("one")])
+            runtime.run([say("one")])
     assert seen == ["show info"]
 
 
@@ -278,14 +271,14 @@ def test_a_worker_that_is_told_to_stop_meanwhile_is_no_success() -> None:
         return f"Pid: 7\nStopping: {next(stopping)}" if text == "show info" else ""
 
     with haproxy(answer) as path, pytest.raises(Unavailable, match="read it again"):
-        Runtime(path).run([Told("one")])
+        Runtime(path).run([say("one")])
 
 
 def test_a_worker_that_hangs_up_in_the_middle_is_unavailable() -> None:
     """A connection that ends before the last answer is an error, not a success."""
     answer = lambda text: None if text == "two" else ordinary(text)  # noqa: E731
     with haproxy(answer) as path, pytest.raises(Unavailable, match="does not answer on"):
-        Runtime(path).run([Told("one"), Told("two")])
+        Runtime(path).run([say("one"), say("two")])
 
 
 def test_a_frozen_worker_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:

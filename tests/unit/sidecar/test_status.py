@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from atlas.world import Position
-from sidecar.facts import EjectedServer, Facts, OwnInstance, Proxy, Rate, Refusal, Reloads
+from sidecar.facts import EjectedServer, Facts, OwnInstance, ProxyFacts, Rate, RefusedCommand, Reloads
 from sidecar.model import Plan, Server
 from sidecar.settings import Settings
 from sidecar.status import health_document, rates_document, routes_document, service_document, status_document
@@ -54,8 +54,8 @@ def test_the_worst_comes_first() -> None:
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (replace(WELL, proxy=Proxy("2.6.12", away_since=NOW - 9, failure="cannot bind")), ("wrong", "proxy")),
-        (replace(WELL, proxy=Proxy("2.6.12", failure="haproxy.sock is gone", alive=True)), ("wrong", "proxy")),
+        (replace(WELL, proxy=ProxyFacts("2.6.12", away_since=NOW - 9, failure="cannot bind")), ("wrong", "proxy")),
+        (replace(WELL, proxy=ProxyFacts("2.6.12", failure="haproxy.sock is gone", alive=True)), ("wrong", "proxy")),
         (replace(WELL, map_from="none", map_age_seconds=None), ("wrong", "map")),
         (replace(WELL, map_from="disk", map_age_seconds=7200.0), ("risky", "map")),
         (replace(WELL, map_age_seconds=31.0), ("risky", "map")),
@@ -67,7 +67,7 @@ def test_the_worst_comes_first() -> None:
         (replace(WELL, own=(OwnInstance("identity", "h:1", "gone", "", NOW - 5),)), ("risky", "own")),
         (replace(WELL, own=(OwnInstance("identity", "h:1", "starting", "", NOW - 61),)), ("risky", "own")),
         (replace(WELL, unusable={"a@:1.json": "It is no JSON."}), ("risky", "own")),
-        (replace(WELL, refusals=(Refusal("identity: add", "No such backend.", NOW - 5),)), ("risky", "refused")),
+        (replace(WELL, refusals=(RefusedCommand("identity: add", "No such backend.", NOW - 5),)), ("risky", "refused")),
         (replace(WELL, drift_at=NOW - 5, drift_count=1), ("risky", "drift")),
         (replace(WELL, pending="a reload is under way", pending_since=NOW - 1), ("note", "reload")),
         (
@@ -88,15 +88,15 @@ def test_each_trouble_is_told(facts: Facts, expected: tuple[str, str]) -> None:
     "facts",
     [
         replace(WELL, map_age_seconds=29.0),
-        replace(WELL, refusals=(Refusal("identity: add", "No such backend.", NOW - 700),)),
+        replace(WELL, refusals=(RefusedCommand("identity: add", "No such backend.", NOW - 700),)),
         replace(WELL, drift_at=NOW - 700, drift_count=4),
         replace(WELL, own=(OwnInstance("identity", "h:1", "draining", "", NOW),)),
         replace(WELL, own=(OwnInstance("identity", "h:1", "starting", "", NOW - 50),)),
         replace(WELL, lease_failure="403", own=()),
-        replace(WELL, proxy=Proxy("2.6.12", 7, 700.0, True)),
-        replace(WELL, proxy=Proxy("2.6.12", 7, 0.0, True)),
-        replace(WELL, proxy=Proxy("2.6.12", 7, 40.0, True), started_at=NOW - 42),
-        replace(WELL, proxy=Proxy("2.6.12", 7, 40.0, True), reloads=Reloads(1, 0, NOW - 41, "a new service")),
+        replace(WELL, proxy=ProxyFacts("2.6.12", 7, 700.0, True)),
+        replace(WELL, proxy=ProxyFacts("2.6.12", 7, 0.0, True)),
+        replace(WELL, proxy=ProxyFacts("2.6.12", 7, 40.0, True), started_at=NOW - 42),
+        replace(WELL, proxy=ProxyFacts("2.6.12", 7, 40.0, True), reloads=Reloads(1, 0, NOW - 41, "a new service")),
     ],
 )
 def test_what_is_over_or_ordinary_is_no_trouble(facts: Facts) -> None:
@@ -107,7 +107,7 @@ def test_what_is_over_or_ordinary_is_no_trouble(facts: Facts) -> None:
 def test_a_failure_of_several_lines_is_one_sentence() -> None:
     """HAProxy's words come as a list; on a screen they are parts of the sentence."""
     failure = "HAProxy refuses the file:\n  - no such ACL.\n  - no such map."
-    (found,) = troubles(replace(WELL, proxy=Proxy("2.6.12", failure=failure)), CALM, NOW)
+    (found,) = troubles(replace(WELL, proxy=ProxyFacts("2.6.12", failure=failure)), CALM, NOW)
     assert found.says.endswith(": HAProxy refuses the file: no such ACL; no such map.")
 
 
@@ -130,7 +130,7 @@ def test_a_refused_token_at_the_first_start_and_of_the_lease_is_told_the_same() 
 def test_a_haproxy_that_is_away_is_told_once_and_by_whom_it_comes_back() -> None:
     """The changes that wait for it are no second line, and the advice holds whoever keeps it running."""
     away = replace(
-        WELL, proxy=Proxy("2.6.12", away_since=NOW - 9), pending="It does not answer.", pending_since=NOW - 9
+        WELL, proxy=ProxyFacts("2.6.12", away_since=NOW - 9), pending="It does not answer.", pending_since=NOW - 9
     )
     (found,) = troubles(away, CALM, NOW)
     assert "`sidecar check` says why" in found.advice
@@ -139,14 +139,14 @@ def test_a_haproxy_that_is_away_is_told_once_and_by_whom_it_comes_back() -> None
 
 def test_a_haproxy_that_is_being_started_is_not_to_be_ended() -> None:
     """In the first moments of an agent nobody is told to end a HAProxy that only begins to listen."""
-    (found,) = troubles(replace(WELL, proxy=Proxy(alive=True), pending="HAProxy is being started"), CALM, NOW)
+    (found,) = troubles(replace(WELL, proxy=ProxyFacts(alive=True), pending="HAProxy is being started"), CALM, NOW)
     assert found.says == "HAProxy is being started, and no call passes through this sidecar yet."
     assert "End it" not in found.advice
 
 
 def test_a_haproxy_that_was_started_anew_is_told_for_a_while() -> None:
     """A crash that is over within a second is found later: when HAProxy began, and that no reload of this agent did it."""
-    (found,) = troubles(replace(WELL, proxy=Proxy("2.6.12", 7, 40.0, True)), CALM, NOW)
+    (found,) = troubles(replace(WELL, proxy=ProxyFacts("2.6.12", 7, 40.0, True)), CALM, NOW)
     assert (found.level, found.topic, found.since) == ("note", "proxy", NOW - 40)
     assert "HAProxy was started anew 40 s ago" in found.says
 
@@ -189,7 +189,9 @@ def test_a_service_that_is_routed_as_before_is_not_said_to_be_gone() -> None:
 
 def test_it_is_not_said_that_no_call_passes_while_haproxy_is_there() -> None:
     """Somebody has removed its socket: it cannot be told anything, and goes on calling whom it knows."""
-    (found,) = troubles(replace(WELL, proxy=Proxy("2.6.12", failure="haproxy.sock is gone", alive=True)), CALM, NOW)
+    (found,) = troubles(
+        replace(WELL, proxy=ProxyFacts("2.6.12", failure="haproxy.sock is gone", alive=True)), CALM, NOW
+    )
     assert "calls pass as before" in found.says
     assert "haproxy.pid" in found.advice
 
@@ -242,11 +244,11 @@ def health(facts: Facts = WELL, plan: Plan = CALM, group: str | None = "ready") 
 def test_ready_is_a_proxy_that_runs_and_a_map() -> None:
     """Without one of them readiness fails; whatever else is not well only warns."""
     assert health()[0] == 200
-    assert health(replace(WELL, proxy=Proxy()))[0] == 503
+    assert health(replace(WELL, proxy=ProxyFacts()))[0] == 503
     assert health(replace(WELL, map_from="none"))[0] == 503
     assert health(replace(WELL, map_from="disk"))[0] == 200
     assert [
-        status(facts)["ready"] for facts in (WELL, replace(WELL, proxy=Proxy()), replace(WELL, map_from="none"))
+        status(facts)["ready"] for facts in (WELL, replace(WELL, proxy=ProxyFacts()), replace(WELL, map_from="none"))
     ] == [
         True,
         False,
@@ -260,7 +262,7 @@ def test_ready_is_a_proxy_that_runs_and_a_map() -> None:
 
 def test_live_holds_nothing_but_the_agent() -> None:
     """Liveness never contains what a restart would not mend."""
-    code, body = health(replace(WELL, proxy=Proxy(), map_from="none"), group="live")
+    code, body = health(replace(WELL, proxy=ProxyFacts(), map_from="none"), group="live")
     assert code == 200
     assert [row["checker"] for row in body["results"]] == ["agent"]
 
