@@ -194,7 +194,7 @@ class Supervisor:
                 self._start(life, now)
             if life.pid is None:
                 waits.append((life.start_at or now) - now)
-            if not life.ready and not self._is_ready(life, now):
+            if not self._lets_others_start(life, now):
                 waits.append(_POLL_SECONDS)
                 break
         return min(waits, default=None)
@@ -211,12 +211,12 @@ class Supervisor:
             return
         self._say(f"{life.program.name} started", pid=life.pid, starts=life.starts)
 
-    def _is_ready(self, life: _Life, now: float) -> bool:
-        """Whether those behind it may start. Once it was, it stays so: a restart of one is no matter of the others."""
+    def _lets_others_start(self, life: _Life, now: float) -> bool:
+        """Whether those behind it may start: it is ready, or late. Once it was ready, it stays so: a restart of one is no matter of
+        the others."""
         program = life.program
-        late = now - life.begun_at >= program.ready_seconds
-        life.ready = program.is_ready is None or late or (life.pid is not None and program.is_ready())
-        return life.ready
+        life.ready = life.ready or program.is_ready is None or (life.pid is not None and program.is_ready())
+        return life.ready or now - life.begun_at >= program.ready_seconds
 
     def _stop_next(self, now: float) -> float | None:
         for life in reversed(self._lives):

@@ -187,7 +187,8 @@ def test_a_file_that_haproxy_does_not_take_is_made_anew(host: Host, instance: in
     config = host.directory / "haproxy.cfg"
     config.write_text("global\n    no-such-word\n")
     os.utime(host.directory / "haproxy.begun", (0, 0))
-    assert host.run("proxy").process.wait(10) == 1
+    with host.run("proxy") as child:
+        assert child.process.wait(60) == 1
     with host.run("proxy") as child:
         child.wait_ready(lambda: host.ask() == 200)
 
@@ -298,9 +299,9 @@ def test_killed_it_leaves_nothing_behind(host: Host, up: Child) -> None:
 
 def test_without_the_program_it_ends_and_says_what_to_do(host: Host) -> None:
     """No restart cures a HAProxy that is not installed: code 2, with its name and the way out."""
-    child = host.run("up", SIDECAR_HAPROXY="/nowhere/haproxy")
-    assert child.process.wait(20) == 2
-    assert "SIDECAR_HAPROXY" in child.text()
+    with host.run("up", SIDECAR_HAPROXY="/nowhere/haproxy") as child:
+        assert child.process.wait(60) == 2
+        assert "SIDECAR_HAPROXY" in child.text()
 
 
 def test_the_first_process_of_a_container_takes_in_orphans(tmp_path: Path) -> None:

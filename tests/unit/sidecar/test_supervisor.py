@@ -177,12 +177,19 @@ def test_nothing_is_started_again_while_it_stops() -> None:
 
 
 def test_a_mistake_that_no_restart_cures_ends_everything() -> None:
-    """HAProxy's part says 2 at its very first start (no such program): the supervisor ends with 2 instead of trying on."""
-    supervisor, processes = _supervisor(replace(PROXY, is_ready=lambda: False), AGENT)
-    supervisor.tick()
-    supervisor.ended(processes.pids["haproxy"], 2)
-    assert supervisor.tick() is None
-    assert (supervisor.is_over, supervisor.exit_code) == (True, 2)
+    """HAProxy's part says 2 at its very first start (no such program), however long that took: the supervisor ends with 2 instead
+    of trying on."""
+    for seconds in (0.3, 4.0):
+        supervisor, processes = _supervisor(replace(PROXY, is_ready=lambda: False), AGENT)
+        supervisor.tick()
+        processes.now += seconds
+        supervisor.tick()
+        supervisor.ended(processes.pids["haproxy"], 2)
+        supervisor.tick()
+        if agent := processes.pids.get("agent"):
+            supervisor.ended(agent, 0)
+        assert supervisor.tick() is None
+        assert (supervisor.is_over, supervisor.exit_code) == (True, 2)
 
 
 def test_a_mistake_of_the_agent_never_ends_haproxy() -> None:
