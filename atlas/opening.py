@@ -35,6 +35,8 @@ EXAMPLES = (
 )
 
 _JOIN = re.compile(r"\s+\+\s+")
+_ADDRESS = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}/?")
+"""An `atlas serve` without its scheme."""
 
 
 def open(
@@ -69,6 +71,8 @@ def open_store(url: str) -> Store:
     if scheme not in STORES:
         near = difflib.get_close_matches(scheme, [*STORES, "http", "https"], n=1)
         meant = f" Did you mean {near[0]}://?" if near else ""
+        if _ADDRESS.fullmatch(url):
+            meant = f" Did you mean http://{url}?"
         told = f"There is no store {scheme}://." if scheme else "The URL of a map begins with a scheme."
         raise ConfigurationError(f"{told}{meant} Known are {', '.join(EXAMPLES)} (ATLAS_URL).")
     module, name = STORES[scheme]

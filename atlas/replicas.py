@@ -275,7 +275,7 @@ class Replicas:
         if isinstance(error, SSLError):
             return f"{where} cannot be trusted: {redact_text(str(error))}"
         if _was_never_sent(error):
-            return f"{where} cannot be reached; is `atlas serve` running there?"
+            return f"{where} cannot be reached{why_never_sent(error)}"
         if isinstance(error, ReadTimeoutError):
             return f"{where} gave no answer in time; whether it did what was asked is not known."
         return f"{where} broke off before its answer was complete ({type(error).__name__})."
@@ -288,6 +288,16 @@ class Replicas:
 
     def __repr__(self) -> str:
         return f"<Replicas {self}>"
+
+
+def why_never_sent(error: BaseException) -> str:
+    """How the sentence ends that begins with `cannot be reached`: a typo, a host and a program that are down differ."""
+    cause = getattr(error, "reason", None) or error
+    if isinstance(cause, NameResolutionError):
+        return ": no host of this name is known here; is the URL right (ATLAS_URL)?"
+    if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):  # which is one of its kind
+        return ": nothing answered in time; is the host up, and no firewall between?"
+    return "; is `atlas serve` running there?"
 
 
 def _was_never_sent(error: BaseException) -> bool:

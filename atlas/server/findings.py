@@ -193,7 +193,10 @@ def _services(facts: Facts) -> Iterator[Finding]:
     stray = sorted(set(world.instances) - set(world.services))
     if stray:
         yield Finding(
-            "risky", "services", f"run without being registered: {', '.join(stray[:8])}", "atlas service add NAME"
+            "risky",
+            "services",
+            f"instances run, and the map has no entry of the service (port, owner, timeout): {', '.join(stray[:8])}",
+            "atlas service add NAME",
         )
     lost = sorted({one.scope for one in world.overrides.values()} - set(world.services) - {EVERY_SERVICE})
     if lost:
@@ -283,7 +286,8 @@ def _tokens(facts: Facts) -> Iterator[Finding]:
                 "risky",
                 "tokens",
                 f"token {token.id} of {plain(token.subject)} has expired",
-                f"atlas token revoke {token.id}",
+                f"Is it still in use? atlas token create {token.role} {plain(token.subject)}, and hand it over. "
+                f"Then: atlas token revoke {token.id}",
             )
         elif token.expires_at is not None and token.expires_at - facts.now < _SOON_SECONDS:
             left = span(token.expires_at - facts.now)

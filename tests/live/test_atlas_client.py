@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from atlas import wire
 from atlas.client import HttpDirectory
 from atlas.model import Author, Lease, Override, Ruling, Service
-from atlas.replicas import Patience
+from atlas.replicas import Patience, why_never_sent
 from atlas.world import Delta, Position, World
 from smartrealm import errors
 from smartrealm.errors import ConfigurationError, SmartError, Unavailable, ValidationFailed
@@ -367,3 +370,16 @@ def test_ports_keep_their_order(connect: Connect) -> None:
     ports = [9000, *range(8000, 8003), 7]
     assert wire.ports_text(ports) == "9000,8000-8002,7"
     assert wire.read_ports(wire.ports_text(ports)) == ports
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NameResolutionError("atlas-1", HTTPConnection("atlas-1"), socket.gaierror()), "no host of this name is known"),
+        (ConnectTimeoutError("too late"), "is the host up"),
+        (NewConnectionError(HTTPConnection("atlas-1"), "refused"), "is `atlas serve` running there"),
+    ],
+)
+def test_why_a_map_cannot_be_reached_is_told(error: Exception, told: str) -> None:
+    """A name that does not exist, a host that is silent and a port where nobody listens lead to three different next steps."""
+    assert told in why_never_sent(error)

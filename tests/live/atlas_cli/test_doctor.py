@@ -41,7 +41,11 @@ LATE = {"id": "web-1", "ttl_seconds": 15.0, "renewed_at": NOW - 44, "overdue": T
             "risky",
             "registered, and no instance runs: teams",
         ),
-        (replace(FACTS, world=World(instances=ONE)), "risky", "run without being registered: identity"),
+        (
+            replace(FACTS, world=World(instances=ONE)),
+            "risky",
+            "no entry of the service (port, owner, timeout): identity",
+        ),
         (
             replace(FACTS, world=BROKEN),
             "wrong",
@@ -109,6 +113,14 @@ def test_each_trouble_is_a_finding(facts: Facts, level: str, says: str) -> None:
     found = next(finding for finding in findings(facts) if says in finding.says)
     assert found.level == level
     assert found.advice or level == "good"
+
+
+def test_an_expired_token_may_still_be_in_use() -> None:
+    """Whoever held it is cut off: the next step is another one of the same kind, and only then to revoke this one."""
+    expired = World(tokens={"ab": Token("ab", "host", "web-3", "x", 0.0, NOW - 5)})
+    found = next(one for one in findings(replace(FACTS, world=expired)) if "expired" in one.says)
+    assert "atlas token create host web-3" in found.advice
+    assert "atlas token revoke ab" in found.advice
 
 
 def test_what_is_wrong_comes_first() -> None:

@@ -60,6 +60,8 @@ def test_two_stores_are_joined(tmp_path: Path) -> None:
         ("htp://a", "Did you mean http://"),
         ("mysql://anna:s3cret@host/db", "no store mysql://"),
         ("realm.db", "begins with a scheme"),
+        ("127.0.0.1:7070", "Did you mean http://127.0.0.1:7070\\?"),
+        ("anna:s3cret@host:7070", "begins with a scheme"),
         ("//anna:s3cret@host", "begins with a scheme"),
         ("sqlite:///a + sqlite:///b + sqlite:///c", "two joined"),
         ("sqlite:///a + http://anna:s3cret@b", "cannot be joined"),
