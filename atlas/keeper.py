@@ -6,8 +6,8 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
-from atlas.directory import Directory
 from atlas.model import Lease
 from smartrealm import on_fork
 from smartrealm.errors import SmartError, Unavailable
@@ -21,6 +21,16 @@ IDLE_SECONDS = 1.0
 _log = logging.getLogger("atlas")
 
 
+class Holds(Protocol):
+    """What a Keeper asks of the map."""
+
+    def hold(self, lease: Lease) -> None: ...
+
+    def sweep(self) -> object: ...
+
+    def release(self, lease_id: str, incarnation: str) -> object: ...
+
+
 class Keeper:
     """Keeps the lease that `describe()` gives: asked before every renewal, None while there is nothing to hold.
 
@@ -30,7 +40,7 @@ class Keeper:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: Holds,
         describe: Callable[[], Lease | None],
         *,
         spread: Callable[[], float] = random.random,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from atlas.directory import Directory
 from atlas.keeper import Keeper
@@ -11,6 +12,7 @@ from atlas.model import Instance, Lease, Report
 from atlas.world import World
 from sidecar.local import Local
 from sidecar.settings import Settings
+from smartrealm.errors import Forbidden
 
 
 class HostLease:
@@ -20,12 +22,18 @@ class HostLease:
         incarnation = os.urandom(8).hex()
         self._report = report
         self._reported: tuple[object, ...] = ()
-        self._keeper = Keeper(directory, lambda: lease(settings, local, incarnation, report))
+        self._map = _OwnFirst(directory, settings.host)
+        self._keeper = Keeper(self._map, lambda: lease(settings, local, incarnation, report))
 
     @property
     def failure(self) -> str | None:
         """Why the last renewal failed; None when it did not."""
         return self._keeper.failure
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Instances that announce another address than this host's, and that its token may not speak for; each with the reason."""
+        return self._map.left_out
 
     def start(self) -> None:
         self._keeper.start()
@@ -45,6 +53,29 @@ class HostLease:
     def close(self, *, leave: bool) -> None:
         """Renew it no more: it goes on until the next agent takes it over. `leave`: it ends now, with its instances."""
         self._keeper.close(release=leave)
+
+
+class _OwnFirst:
+    """The map, as its Keeper sees it. A lease that is refused is told once more with the instances at this host's own address: one
+    that announces another one takes no other out of the map."""
+
+    def __init__(self, directory: Directory, host: str) -> None:
+        self.left_out: Mapping[str, str] = {}
+        self._directory = directory
+        self._host = host
+        self.sweep = directory.sweep
+        self.release = directory.release
+
+    def hold(self, lease: Lease) -> None:
+        try:
+            self._directory.hold(lease)
+            self.left_out = {}
+        except Forbidden as error:
+            own = tuple(one for one in lease.instances if one.host == self._host)
+            if own == lease.instances:
+                raise
+            self._directory.hold(replace(lease, instances=own))
+            self.left_out = {f"{one.service}@{one.address}": error.message for one in lease.instances if one not in own}
 
 
 def lease(

@@ -1,6 +1,6 @@
 """A program of its own that answers on some ports and announces them: `python small_app.py DIRECTORY PORT ...`.
 
-It answers 503 while there is a file `DIRECTORY/unready`. SIGTERM makes it drain for a moment and leave.
+It answers 503 while there is a file `DIRECTORY/unready`; APP_HOST: another address than its host's. SIGTERM makes it drain for a moment and leave.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from atlas.announcement import Announcement, announce, withdraw
 
 def main() -> None:
     directory, ports = Path(sys.argv[1]), [int(word) for word in sys.argv[2:]]
+    host = os.environ.get("APP_HOST", "")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -32,9 +33,9 @@ def main() -> None:
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in the threads, too: it is waited for below
     for port in ports:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server = ThreadingHTTPServer((host or "127.0.0.1", port), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    told = [Announcement("identity", port, pid=os.getpid(), incarnation=str(os.getpid())) for port in ports]
+    told = [Announcement("identity", port, host, pid=os.getpid(), incarnation=str(os.getpid())) for port in ports]
     for one in told:
         announce(directory, one)
     signal.sigwait({signal.SIGTERM})

@@ -16,19 +16,21 @@ import atlas
 from atlas.announcement import Carrier, is_carried
 from atlas.directory import Directory
 from atlas.keeper import Keeper
-from atlas.model import Instance
-from sidecar.lease import lease
+from atlas.model import Author, Instance, Report
+from sidecar.lease import HostLease, lease
 from sidecar.local import Local
 from sidecar.settings import Settings
+from tests.atlas_server import ServedAtlas
 from tests.processes import Child, free_port, wait_until
 
 APP = Path(__file__).with_name("small_app.py")
 
 
-def app(directory: Path, count: int = 1) -> Child:
-    """A program with this many instances."""
+def app(directory: Path, count: int = 1, host: str = "") -> Child:
+    """A program with this many instances; `host`: at another address than this host's."""
     ports = [str(free_port()) for _ in range(count)]
-    return Child([sys.executable, APP, directory, *ports], output=directory / f"app{ports[0]}.log")
+    env = {**os.environ, "APP_HOST": host}
+    return Child([sys.executable, APP, directory, *ports], output=directory / f"app{ports[0]}.log", env=env)
 
 
 def standing(local: Local, draining: bool = False) -> int:
@@ -142,6 +144,38 @@ def test_an_agent_is_exchanged_without_a_gap_in_the_map(tmp_path: Path) -> None:
     assert set(seen) == {(3, 0)}
     assert directory.world().instances.get("identity", {}) == {}
     directory.close()
+
+
+def test_an_instance_at_another_address_takes_no_other_out_of_the_map(tmp_path: Path) -> None:
+    """The token of a host speaks for its own address: whoever announces another one is left out alone, with the reason."""
+    store = f"sqlite:///{tmp_path / 'map.db'}"
+    with atlas.open(store) as operator:
+        token, _ = operator.create_token("host", "127.0.0.1", by=Author("anna"))
+    settings = Settings(tmp_path, tmp_path / "state", check_seconds=0.25)
+    local = Local(settings)
+    with (
+        ServedAtlas(tmp_path / "atlas", store, REALM="staging") as server,
+        atlas.open(server.url, token=token) as directory,
+        Carrier(tmp_path),
+        app(tmp_path),
+    ):
+        held = HostLease(settings, directory, local, lambda: Report("127.0.0.1", time.time()))
+        with app(tmp_path, host="127.0.0.2"):
+            local.start()
+            wait_until(lambda: standing(local) == 2)
+            held.start()
+            wait_until(lambda: bool(held.left_out), what="the reason")
+            (own,) = directory.world().instances["identity"].values()
+        assert own.host == "127.0.0.1"
+        ((name, reason),) = held.left_out.items()
+        assert name.startswith("identity@127.0.0.2:")
+        assert "needs the scope operator, service for identity or host for 127.0.0.2" in reason
+        wait_until(lambda: len(local.instances()) == 1, what="the end of the other one")
+        held.refresh()
+        wait_until(lambda: not held.left_out)
+        assert held.failure is None
+        held.close(leave=True)
+        local.close()
 
 
 def test_the_lock_of_an_agent_ends_with_it(tmp_path: Path) -> None:
