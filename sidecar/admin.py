@@ -25,7 +25,7 @@ from atlas.pages import HEADERS, TYPES, find_file
 from sidecar import metrics
 from sidecar.audit import Audit
 from sidecar.facts import Facts, Rate
-from sidecar.listening import Handler, Listener, Request, Response, json_answer, problem
+from sidecar.http_server import Handler, Listener, Request, Response, json_answer, problem
 from sidecar.model import Plan
 from sidecar.settings import Settings
 from sidecar.status import health_document, rates_document, routes_document, service_document, status_document

@@ -25,7 +25,7 @@ from atlas.world import Position, World
 from sidecar.admin import Admin
 from sidecar.events import Event, Events
 from sidecar.follower import Follower
-from sidecar.held import HeldChecks, held_addresses
+from sidecar.held_checks import HeldChecks, held_addresses
 from sidecar.lease import HostLease, carried_by
 from sidecar.local import Local
 from sidecar.memory import MemoryFile, read_file

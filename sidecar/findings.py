@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from atlas import announcement as announcements
-from sidecar.listening import is_socket
+from sidecar.http_server import is_socket
 from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
 from sidecar.settings import Settings
 from sidecar.tokens import bad_lines, parse_tokens

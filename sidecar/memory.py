@@ -13,7 +13,7 @@ from typing import Any
 from atlas.model import Instance, Ruling, Service, is_time
 from sidecar.damping import Flaps
 from sidecar.guard import Held, Watch
-from sidecar.held import held_addresses
+from sidecar.held_checks import held_addresses
 from sidecar.history import History
 from sidecar.model import Guard
 from sidecar.usable import Terms, read_terms

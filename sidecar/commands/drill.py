@@ -88,7 +88,7 @@ def drill(
 
 def _here(session: Session, wish: Wish, go: bool, plan_only: bool, programs: Mapping[str, str]) -> None:
     import atlas
-    from sidecar.drill.finding import Places, find
+    from sidecar.drill.discovery import Places, find
     from sidecar.drill.journal import NAME
     from sidecar.drill.plan import make_plan, refuse
     from sidecar.drill.watch import Watch
@@ -112,7 +112,7 @@ def _settings_of_agent(session: Session) -> Any:
     """The settings of the environment; where Atlas is, the agent may have been told otherwise."""
     from dataclasses import replace
 
-    from sidecar.drill.finding import agent_pid
+    from sidecar.drill.discovery import agent_pid
     from sidecar.drill.processes import environ_of, words_of
 
     settings = session.settings(needs_atlas=False)

@@ -22,7 +22,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from sidecar.control import Control
-from sidecar.drill.finding import Places, find, instances_of_host
+from sidecar.drill.discovery import Places, find, instances_of_host
 from sidecar.drill.journal import SCRATCH, End, Journal, Remove
 from sidecar.drill.load import Door
 from sidecar.drill.processes import process

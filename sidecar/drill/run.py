@@ -49,7 +49,7 @@ class Looks(Protocol):
 
 
 class Finds(Protocol):
-    """What knows the processes: `finding.Places`."""
+    """What knows the processes: `discovery.Places`."""
 
     def processes(self, target: Target, fault: str) -> tuple[Process, ...]: ...
 

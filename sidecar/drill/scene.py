@@ -1,5 +1,5 @@
 """What there is to drill: the processes of this host, and the services that are called through its sidecar. Values only; who
-finds them is `finding.py`, and for a realm of the drill's own `own.py`."""
+finds them is `discovery.py`, and for a realm of the drill's own `own.py`."""
 
 from __future__ import annotations
 

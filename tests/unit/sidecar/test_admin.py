@@ -19,7 +19,7 @@ from sidecar.admin import Admin, Source
 from sidecar.audit import Audit
 from sidecar.control import Control, why_path
 from sidecar.facts import Rate
-from sidecar.listening import Listener, Request, Response, json_answer
+from sidecar.http_server import Listener, Request, Response, json_answer
 from smartrealm.errors import ConfigurationError, NotFound, Unavailable, ValidationFailed
 from tests.unit.sidecar.scene import NOW, WELL, FakeSource, guarded
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from sidecar.drill.discovery import atlas_hosts
 from sidecar.drill.expectations import FAULTS, RULES
-from sidecar.drill.finding import atlas_hosts
 from sidecar.drill.judge import Course, judge, longest_gap
 from sidecar.drill.load import Call, lost_why
 from sidecar.drill.own import planned as planned_own

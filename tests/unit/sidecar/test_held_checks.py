@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.checks import Answer
-from sidecar.held import EACH_SECONDS, HeldChecks
+from sidecar.held_checks import EACH_SECONDS, HeldChecks
 from sidecar.model import Guard
 
 GONE = Answer(False, "refused the connection", refused=True)
