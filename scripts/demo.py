@@ -25,6 +25,7 @@ from typing import Any
 import requests
 
 from scripts.demo_hosts import Calls, Hosts
+from sidecar.environment import haproxy_program
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,7 +100,7 @@ class Demo:
         self.end()
 
     def on_hosts(self, *, stay: bool) -> None:
-        if shutil.which("haproxy") is None:
+        if shutil.which(haproxy_program(os.environ)) is None:
             say(7, "Done. With HAProxy here (Debian: apt-get install haproxy) the demo goes on with hosts and sidecars")
             return
         self.environment["DEMO_MAP"] = f"sqlite:///{next((self.folder / 'state').rglob('*.db'))}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from smartrealm.places import sidecar_directory, state_directory
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:_-]{0,252}[A-Za-z0-9])?|::1?")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What may stand in HAProxy's file."""
+
+_SBIN = ("/usr/local/sbin", "/usr/sbin")
 
 LONGEST_DIRECTORY = 107 - len("/haproxy.sock") - 10
 """In bytes: the path of a unix socket has at most 107, and HAProxy first opens it under a name with ten more."""
@@ -162,11 +165,19 @@ def settings_from(environ: Mapping[str, str], *, needs_atlas: bool = True, **giv
         mistakes.append(f"ATLAS_URL is not set, and only the realm `local` has a map by itself (REALM is {realm}).")
     found.setdefault("directory", sidecar_directory(environ, realm).absolute())
     found.setdefault("state", (state_directory(environ) / "sidecar" / realm).absolute())
+    found.setdefault("haproxy", haproxy_program(environ))
     settings = Settings(**found)
     mistakes += _together(settings)
     if mistakes:
         raise ConfigurationError("The settings of the sidecar cannot be used:", mistakes)
     return settings
+
+
+def haproxy_program(environ: Mapping[str, str], beside: Sequence[str] = _SBIN) -> str:
+    """`haproxy` where it is on the PATH; else where systems keep it that have it on the PATH of root alone, as Debian does."""
+    if shutil.which("haproxy", path=environ.get("PATH")):
+        return "haproxy"
+    return shutil.which("haproxy", path=os.pathsep.join(beside)) or "haproxy"
 
 
 def _told(name: str, variable: Variable, is_option: bool) -> str:

@@ -21,6 +21,9 @@ from tests import servers, store_servers
 os.environ["ATLAS_URL"] = ""  # no test meets the map of the machine that it runs on, except with a URL of its own
 os.environ["SIDECAR_DIR"] = "/nowhere/sidecar"  # nor its sidecar, except in a folder of its own
 
+# Where Debian keeps haproxy and ip, which is on the PATH of root alone.
+os.environ["PATH"] += f"{os.pathsep}/usr/sbin"
+
 # A run starts hundreds of processes of the same code. Where bytecode is not kept, each of them would compile it anew.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

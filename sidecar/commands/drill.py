@@ -139,10 +139,11 @@ def _own(session: Session, wish: Wish, go: bool, plan_only: bool) -> None:
 
     from sidecar.drill.own import OwnRealm, planned
     from sidecar.drill.plan import make_plan
+    from sidecar.environment import haproxy_program
     from sidecar.proxy import program_version
 
     wish = replace(wish, services=(), path=wish.path or "/", post=wish.post or "/")
-    haproxy = session.environ.get("SIDECAR_HAPROXY") or "haproxy"
+    haproxy = session.environ.get("SIDECAR_HAPROXY") or haproxy_program(session.environ)
     program_version(haproxy)  # raises with what to do when it is not there
     if not _begins(session, make_plan(planned(), wish), go, plan_only):
         return

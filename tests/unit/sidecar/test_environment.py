@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.environment import LONGEST_DIRECTORY, VARIABLES, settings_from
+from sidecar.environment import LONGEST_DIRECTORY, VARIABLES, haproxy_program, settings_from
 from sidecar.settings import Settings
 from smartrealm.errors import ConfigurationError
 
@@ -47,6 +47,16 @@ def test_all_of_them_are_read() -> None:
     assert (found.socket, found.admin_port, found.tokens_file) == (False, 0, Path("/etc/tokens"))
     assert (found.key_headers, found.reload_seconds, found.atlas_token) == (("X-One", "X-Two"), 1.5, "s3cret")
     assert "s3cret" not in repr(found)
+
+
+def test_haproxy_is_found_where_a_user_does_not_look(tmp_path: Path) -> None:
+    """Debian installs it into /usr/sbin, which is on the PATH of root alone. What is on the PATH comes first."""
+    program = tmp_path / "haproxy"
+    assert haproxy_program({"PATH": "/nowhere"}, ["/nowhere", str(tmp_path)]) == "haproxy"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert haproxy_program({"PATH": "/nowhere"}, ["/nowhere", str(tmp_path)]) == str(program)
+    assert haproxy_program({"PATH": str(tmp_path)}, ["/nowhere"]) == "haproxy"
 
 
 def test_an_address_for_the_sidecar_alone_comes_first() -> None:
