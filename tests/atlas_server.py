@@ -86,7 +86,7 @@ class ServedAtlas:
         assert self.child is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, signal.SIGKILL)
-        self.child.process.wait(10)
+        self.child.process.wait(30)
 
     def freeze(self) -> None:
         """Stop all its processes where they are: connections are taken, nothing is answered."""
@@ -137,7 +137,8 @@ class ManyMaps:
         environ = {**_plain_environ(folder), "PORT": str(port), "THREADS": "300", "MANY_MAPS": str(folder)}
         environ |= {"ATLAS_KEYS": self._keys, "ATLAS_URL": ""}
         command = [sys.executable, "-m", "gunicorn", "-c", "python:smartservice.gunicorn", "tests.many_maps:app"]
-        child = self._stack.enter_context(Child(command, output=folder / "log", env=environ, cwd=ROOT))
+        child = Child(command, output=folder / "log", env=environ, cwd=ROOT)
+        self._stack.callback(child.stop, how=signal.SIGINT)  # it does not drain first
         url = f"http://127.0.0.1:{port}"
         child.wait_ready(lambda: status_of(f"{url}/ready/") == 200)
         self._url = url

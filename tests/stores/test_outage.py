@@ -21,8 +21,8 @@ from tests.store_servers import SERVERS, StoreServer
 TIMEOUT = 1.0
 """In place of 3 s, so that the tests are short."""
 
-LATER = 3.0
-"""What is promised to take two seconds, on a busy machine."""
+LATER = 10.0
+"""What is promised to take two seconds, on a machine that is five times slower."""
 
 _numbers = itertools.count(1)
 
@@ -47,15 +47,17 @@ def server(running: StoreServer) -> Iterator[StoreServer]:
 
 @pytest.fixture
 def open_again(server: StoreServer) -> Iterator[Callable[[], Store]]:
-    """Opens the same fresh place as often as it is called."""
-    url = server.url(f"outage-{next(_numbers)}")
-    mark = "&" if "?" in url else "?"
+    """Opens the same place as often as it is called; it was made before, since making it may take longer than the tests wait."""
+    place = f"outage-{next(_numbers)}"
+    with contextlib.closing(open_store(url_of(server, place, 30))) as patient:
+        patient.put("made", b"", ANY)
     with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(contextlib.closing(open_store(url_of(server, place))))
 
-        def open_one() -> Store:
-            return stack.enter_context(contextlib.closing(open_store(f"{url}{mark}timeout_seconds={TIMEOUT}")))
 
-        yield open_one
+def url_of(server: StoreServer, place: str, timeout: float = TIMEOUT) -> str:
+    url = server.url(place)
+    return f"{url}{'&' if '?' in url else '?'}timeout_seconds={timeout}"
 
 
 def put_within(store: Store, key: str, body: bytes, seconds: float) -> float:
@@ -92,7 +94,7 @@ def test_a_silent_server_is_unavailable_in_time(server: StoreServer, open_again:
         assert time.monotonic() - begun < TIMEOUT + LATER
     server.thaw()
 
-    assert put_within(store, "head", b"2", 9) < LATER
+    assert put_within(store, "head", b"2", 30) < LATER
     assert store.get("head").body == b"2"  # type: ignore[union-attr]
 
 
@@ -103,7 +105,7 @@ def test_a_wait_outlives_silence(server: StoreServer, open_again: Callable[[], S
     told: list[bytes | None] = []
 
     def wait() -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end and not told:
             with contextlib.suppress(Unavailable):
                 found = store.wait("head", version, 5)
@@ -116,9 +118,9 @@ def test_a_wait_outlives_silence(server: StoreServer, open_again: Callable[[], S
     server.freeze()
     time.sleep(TIMEOUT + 0.5)
     server.thaw()
-    put_within(other, "head", b"2", 5)
+    put_within(other, "head", b"2", 30)
     begun = time.monotonic()
-    thread.join(20)
+    thread.join(60)
 
     assert told == [b"2"]
     assert time.monotonic() - begun < LATER
@@ -131,7 +133,7 @@ def test_a_server_that_came_back_is_used(server: StoreServer, open_again: Callab
     told: list[bytes] = []
 
     def wait() -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end and not told:
             with contextlib.suppress(Unavailable):
                 found = store.wait("head", version, 5)
@@ -150,28 +152,25 @@ def test_a_server_that_came_back_is_used(server: StoreServer, open_again: Callab
     assert time.monotonic() - begun < 2 * TIMEOUT + LATER
     server.start()
 
-    assert put_within(store, "lease/a", b"x", 9) < LATER
+    assert put_within(store, "lease/a", b"x", 30) < LATER
     found = store.get("head")
     assert found is not None
     assert (found.body, found.version) == (b"1", version)
     store.put("head", b"2", version)
     begun = time.monotonic()
-    thread.join(20)
+    thread.join(60)
     assert told == [b"2"]
     assert time.monotonic() - begun < LATER
 
 
-def test_a_store_that_is_first_used_in_an_outage_works_after_it(
-    server: StoreServer, open_again: Callable[[], Store]
-) -> None:
+def test_a_store_that_is_first_used_in_an_outage_works_after_it(server: StoreServer) -> None:
     """A process that starts while the server is away needs no restart when it is back."""
-    store = open_again()
-    server.kill()
-    with pytest.raises(Unavailable):
-        store.get("head")
-    server.start()
-
-    assert put_within(store, "head", b"1", 9) < LATER
+    with contextlib.closing(open_store(url_of(server, "first-used"))) as store:
+        server.kill()
+        with pytest.raises(Unavailable):
+            store.get("head")
+        server.start()
+        assert put_within(store, "head", b"1", 30) < LATER
 
 
 def test_no_step_is_counted_twice_over_crashes(server: StoreServer, open_again: Callable[[], Store]) -> None:
@@ -199,14 +198,16 @@ def test_no_step_is_counted_twice_over_crashes(server: StoreServer, open_again: 
     threads = [threading.Thread(target=append, args=(name,)) for name in "ab"]
     for thread in threads:
         thread.start()
-    for _ in range(2):
-        time.sleep(0.3)
-        server.kill()
-        server.start()
-    time.sleep(0.3)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(2):
+            _wait_for(acknowledged, 3)
+            server.kill()
+            server.start()
+        _wait_for(acknowledged, 3)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     words: list[str] = []
 
     def read() -> bool:
@@ -219,7 +220,11 @@ def test_no_step_is_counted_twice_over_crashes(server: StoreServer, open_again: 
     assert len(words) == len(set(words))
     assert set(acknowledged) <= set(words)
     assert not set(refused) & set(words)
-    assert len(acknowledged) > 5
+
+
+def _wait_for(acknowledged: list[str], more: int) -> None:
+    wanted = len(acknowledged) + more
+    wait_until(lambda: len(acknowledged) >= wanted, what="more writes")
 
 
 def test_a_fork_in_the_middle_of_a_wait_works_in_both(server: StoreServer, open_again: Callable[[], Store]) -> None:
@@ -229,7 +234,7 @@ def test_a_fork_in_the_middle_of_a_wait_works_in_both(server: StoreServer, open_
     told: list[bytes] = []
 
     def wait() -> None:
-        found = store.wait("head", version, 15)
+        found = store.wait("head", version, 60)
         if found is not None:
             told.append(found.body)
 
@@ -242,13 +247,13 @@ def test_a_fork_in_the_middle_of_a_wait_works_in_both(server: StoreServer, open_
         try:
             known = store.get("head")
             store.put("head", b"child", known.version if known else None)
-            written = store.wait("head", version, 5)
+            written = store.wait("head", version, 30)
             store.close()
             code = 0 if written is not None and written.body == b"child" else 2
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
-    thread.join(15)
+    thread.join(60)
 
     assert os.waitstatus_to_exitcode(status) == 0
     assert told == [b"child"]
@@ -263,12 +268,12 @@ def test_waits_of_a_closed_store_end(open_again: Callable[[], Store]) -> None:
         pytest.skip("consul: a blocking query ends in its own time")
     version = store.put("head", b"1", None)
     told: list[object] = []
-    thread = threading.Thread(target=lambda: told.append(store.wait("head", version, 15)))
+    thread = threading.Thread(target=lambda: told.append(store.wait("head", version, 60)))
     thread.start()
     time.sleep(0.3)
     begun = time.monotonic()
     store.close()
-    thread.join(15)
+    thread.join(60)
 
     assert told == [None]
     assert time.monotonic() - begun < LATER
