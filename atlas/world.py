@@ -108,7 +108,7 @@ class World:
 
     def near(self, service: str) -> list[str]:
         """The names that look most like this one."""
-        return difflib.get_close_matches(service, sorted({*self.services, *self.instances}), n=3, cutoff=0.5)
+        return difflib.get_close_matches(service, sorted({*self.services, *self.instances}))
 
     def apply(self, delta: Delta) -> World:
         """This world after the delta. Costs what changed, plus one copy of each table that did."""

@@ -310,3 +310,16 @@ def only_one(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def holder(directory: Path) -> int | None:
+    """The process id of the supervisor that holds this directory; None when nobody does, or it cannot be found out."""
+    try:
+        with (directory / LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read())
+    except (OSError, ValueError):
+        pass
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from smartrealm.wording import ago, count, moment, plain, span, table
+from smartrealm.wording import ago, count, moment, plain, some, span, table
 
 Style = Callable[[str, str], str]
 """Text and the name of a colour; gives the text as it is where there are no colours."""
@@ -25,8 +25,10 @@ def no_style(text: str, colour: str) -> str:
     return text
 
 
-def status_lines(document: Mapping[str, Any], now: float, style: Style = no_style) -> list[str]:
-    """`sidecar status`: the sentence, what to look at, then the facts."""
+def status_lines(
+    document: Mapping[str, Any], now: float, style: Style = no_style, rates: Mapping[str, Any] | None = None
+) -> list[str]:
+    """`sidecar status`: the sentence, what to look at, then the facts; with what `/v1/rates` answers, what passes through."""
     lines = [f"{style(document['state'], COLOURS[document['state']])}  {plain(document['says'])}"]
     troubles = list(document["troubles"])
     if troubles and document["says"].startswith(troubles[0]["says"]):  # the first line has told that one
@@ -39,7 +41,13 @@ def status_lines(document: Mapping[str, Any], now: float, style: Style = no_styl
         lines.append(f"       and {document['more_troubles']:,} more")
     if troubles:
         lines.append("")
-    lines += [*_who(document, now), *_map(document, now), *_numbers(document), *_where(document)]
+    lines += [
+        *_who(document, now),
+        *_map(document, now),
+        *_numbers(document),
+        *_traffic(rates or {}),
+        *_where(document),
+    ]
     own = document["own"]
     if own:
         rows = [
@@ -99,6 +107,19 @@ def _numbers(document: Mapping[str, Any]) -> Iterable[str]:
     shown = ("in", "backup", "draining", "out", "held", "quarantined", "ejected")
     told = ", ".join(f"{numbers[name]:,} {name}" for name in shown if numbers[name])
     yield f"routes    {count(numbers['services'], 'service')}, {count(numbers['instances'], 'instance')}{': ' + told if told else ''}"
+
+
+def _traffic(rates: Mapping[str, Any]) -> Iterable[str]:
+    flows = rates.get("services", {})
+    if not flows:
+        return
+    sums = {name: sum(one[name] for one in flows.values()) for name in ("rate", "sessions", "requests", "errors")}
+    failing = sorted(((one["errors"], name) for name, one in flows.items() if one["errors"]), reverse=True)
+    whose = ": " + some([f"{name} {number:,}" for number, name in failing], 3) if failing else ""
+    yield (
+        f"traffic   {sums['rate']:,.4g} requests/s, {sums['sessions']:,} under way; since HAProxy was loaded "
+        f"{sums['requests']:,} with {count(sums['errors'], 'error')}{whose}"
+    )
 
 
 def _where(document: Mapping[str, Any]) -> Iterable[str]:

@@ -54,7 +54,7 @@ def explain(service: str, address: str | None, facts: Facts, plan: Plan, now: fl
         "at": now,
     }
     if service not in names:
-        document["near"] = difflib.get_close_matches(service, sorted(names), n=3, cutoff=0.5)
+        document["near"] = difflib.get_close_matches(service, sorted(names))
         document["says"] = _unknown_service(service, document["near"], own, facts, plan)
         document["instances"] = []
         return document

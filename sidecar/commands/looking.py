@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from sidecar.control import why_path
@@ -32,11 +35,11 @@ def status(session: Session, service: str | None, only_ready: bool) -> None:
         try:
             document = session.control.get("/v1/status")
         except Unavailable as error:
-            raise Unavailable(f"{error.message}{_proxy_goes_on(session)}") from error
+            raise Unavailable(f"{error.message}{_proxy_goes_on(session)}{_is_looked_after(session)}") from error
         if session.as_json:
             session.give(document)
             return
-        for line in status_lines(document, session.now(), _style):
+        for line in status_lines(document, session.now(), _style, _rates(session)):
             session.print(line)
 
 
@@ -61,14 +64,27 @@ def _proxy_goes_on(session: Session) -> str:
     return f" HAProxy {info.version} (process {info.pid}) goes on with what it knew."
 
 
+def _is_looked_after(session: Session) -> str:
+    """Whether a `sidecar up` starts the agent again and again: then the cause is not that nobody has started it."""
+    from sidecar.supervisor import holder
+
+    pid = holder(session.directory)
+    return f" A `sidecar up` (process {pid}) runs and starts it again: its log says why it ended." if pid else ""
+
+
+def _rates(session: Session) -> Mapping[str, Any]:
+    """What passes through each service; nothing while HAProxy does not answer."""
+    try:
+        return dict(session.control.get("/v1/rates"))
+    except Unavailable:
+        return {}
+
+
 def _service(session: Session, service: str) -> None:
     document = session.control.get(why_path(service))
     if not document["known"]:
         raise NotFound(document["says"])
-    try:
-        rates = session.control.get("/v1/rates")
-    except Unavailable:
-        rates = {}
+    rates = _rates(session)
     if session.as_json:
         session.give({**document, "rates": rates.get("services", {}).get(service)})
         return

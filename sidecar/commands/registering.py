@@ -4,6 +4,7 @@ the agent is away."""
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,28 +87,32 @@ def _wait(session: Session, announcement: Announcement, seconds: float) -> tuple
         while session.now() - begun < seconds:
             if _routed(session.control, announcement):
                 return "in the map", f"Calls reach it, {session.now() - begun:.1f} s after it was announced."
-            found = _own(session.control, announcement)
+            document = session.control.get("/v1/status")
+            found = _own(document, announcement)
             if found is not None:
-                reason = f": {found['reason']}" if found["reason"] else ""
-                state, says = (
-                    "announced",
-                    f"It is not in the map yet: its check finds it {found['state']}{reason}. It is asked on.",
-                )
+                says = f"It is not in the map yet: {_what_it_waits_for(found, document)}. It is asked on."
             session.tools.sleep(_PAUSE)
     except (Forbidden, Unavailable) as error:
         says = f"Whether it is in the map could not be asked: {error.message}"
     return state, says
 
 
-def _own(control: Control, announcement: Announcement) -> Any:
-    for one in control.get("/v1/status")["own"]:
+def _what_it_waits_for(own: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    if own["state"] == "ready" and status["lease_failure"]:
+        return f"it is ready, and the map takes nothing of this host: {status['lease_failure'].rstrip('.')}"
+    reason = f": {own['reason']}" if own["reason"] else ""
+    return f"its check finds it {own['state']}{reason}"
+
+
+def _own(status: Mapping[str, Any], announcement: Announcement) -> Any:
+    for one in status["own"]:
         if one["service"] == announcement.service and one["address"].rpartition(":")[2] == str(announcement.port):
             return one
     return None
 
 
 def _routed(control: Control, announcement: Announcement) -> bool:
-    own = _own(control, announcement)
+    own = _own(control.get("/v1/status"), announcement)
     if own is None or own["state"] != "ready":
         return False
     document = control.get(why_path(announcement.service, own["address"]))

@@ -20,6 +20,7 @@ from sidecar.cli import SidecarGroup, sidecar
 from sidecar.commands import run as running
 from sidecar.facts import OwnInstance
 from sidecar.settings import Settings
+from sidecar.supervisor import only_one
 from sidecar.terminal import EXIT_CODES, Tools
 from tests.unit.sidecar.scene import NOW, WELL, FakeSource, guarded, troubled
 
@@ -111,6 +112,12 @@ def test_status_begins_with_the_sentence(terminal: Terminal, source: FakeSource)
     assert terminal.json("--dir", terminal.directory, "status")["state"] == "wrong"
 
 
+def test_status_says_what_passes_through(terminal: Terminal, source: FakeSource) -> None:
+    """All services together, and whose the errors are."""
+    line = "traffic   12.5 requests/s, 2 under way; since HAProxy was loaded 3,000 with 4 errors: identity 4"
+    assert line in terminal("status").stdout.splitlines()
+
+
 def test_status_of_one_service(terminal: Terminal, source: FakeSource) -> None:
     """Its sentence, what passes through it, its instances; an unknown one is 3 with the near names."""
     told = terminal("status", "identity").stdout
@@ -119,10 +126,11 @@ def test_status_of_one_service(terminal: Terminal, source: FakeSource) -> None:
     assert "did you mean identity?" in terminal("status", "identiy", code=3).stderr
 
 
-def test_status_of_a_service_while_haproxy_is_away(terminal: Terminal, source: FakeSource) -> None:
+def test_status_while_haproxy_is_away(terminal: Terminal, source: FakeSource) -> None:
     """Without its rates, and with everything else."""
     source.now_rates = None
     assert terminal.json("status", "identity")["rates"] is None
+    assert "traffic" not in terminal("status").stdout
 
 
 def test_ready_is_for_probes(terminal: Terminal, source: FakeSource) -> None:
@@ -135,6 +143,14 @@ def test_ready_is_for_probes(terminal: Terminal, source: FakeSource) -> None:
 def test_an_agent_that_is_away_does_not_hide_haproxy(terminal: Terminal) -> None:
     """The first question of the night, answered: do calls pass?"""
     assert "HAProxy does not answer either." in terminal("status", code=5).stderr
+
+
+def test_an_agent_that_ends_again_and_again_is_not_to_be_started(terminal: Terminal) -> None:
+    """Where a `sidecar up` does that already, its log is the next step."""
+    with only_one(terminal.directory):
+        told = terminal("status", code=5).stderr
+    assert f"A `sidecar up` (process {os.getpid()}) runs and starts it again: its log says why it ended." in told
+    assert "starts it again" not in terminal("status", code=5).stderr
 
 
 def test_another_realm_is_named_where_this_one_has_no_sidecar(terminal: Terminal, source: FakeSource) -> None:
@@ -225,6 +241,15 @@ def test_an_address_is_taken_with_brackets_and_without(host: str, terminal: Term
     """As in a URL, or as `ip addr` shows it."""
     path = terminal.json("register", "billing", "8080", "--host", host)["file"]
     assert read(Path(path)).host == "fd00::7"
+
+
+def test_register_says_what_stands_between_ready_and_the_map(terminal: Terminal, source: FakeSource) -> None:
+    """A program that is well, on a host whose lease the map refuses, is told the reason of the map."""
+    own = OwnInstance("orders", "10.0.0.7:9000", "ready", "is ready", NOW)
+    source.now_facts = replace(WELL, own=(own,), lease_failure="This token is not known here.")
+    with Carrier(terminal.directory):
+        told = terminal("register", "orders", "9000", "--no-health", "--wait", "1").stdout
+    assert "it is ready, and the map takes nothing of this host: This token is not known here. It is asked on." in told
 
 
 def test_register_says_when_it_is_in_the_map(terminal: Terminal, source: FakeSource) -> None:
