@@ -43,6 +43,8 @@ class Desk:
 
     def tick(self) -> None:
         self.ticks += 1
+        if self.ticks == 2:
+            raise ValueError("the second tick fails")
 
     def ask(self, request: bytes, *, wait: float = 2.0) -> bytes:
         """Everything that comes back for these bytes."""
@@ -164,6 +166,7 @@ def test_idle_connections_cannot_keep_a_probe_out() -> None:
 def test_the_tick_goes_on_and_survives_its_own_errors(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """What is to be done now and then is done now and then, with traffic or without."""
     wait_until(lambda: desk.ticks > 3)
+    assert "the second tick fails" in caplog.text
 
 
 def test_close_ends_the_thread_and_leaves_the_socket_to_its_owner(desk: Desk) -> None:

@@ -184,7 +184,8 @@ def test_an_endpoint_that_hangs_is_given_two_seconds() -> None:
     with hanging() as url:
         _, reports = make(url)
         reports.notify(ValueError("x"))
-        wait_until(lambda: reports.sink.lost == 1, 4, what="the sender's timeout")  # type: ignore[attr-defined]
+        reports.notify(ValueError("y"))
+        wait_until(lambda: reports.sink.lost == 2, what="the sender's second timeout")  # type: ignore[attr-defined]
         reports.close()
 
 

@@ -130,6 +130,7 @@ def test_a_connection_that_was_closed_is_noticed_before_it_is_used() -> None:
             server.kill()
             server.start()
             store.put("head", b"2", version)
+            assert getattr(store.get("head"), "body", None) == b"2"
 
 
 def test_a_write_goes_on_to_the_next_endpoint_only_when_it_was_never_sent(server: StoreServer) -> None:

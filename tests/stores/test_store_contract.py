@@ -120,6 +120,7 @@ def test_a_conditional_removal_of_nothing_is_no_error(store: Store) -> None:
     version = store.put("lease/a", b"1", None)
     store.delete("lease/a")
     store.delete("lease/a", version)
+    assert store.get("lease/a") is None
 
 
 def test_all_documents_below_a_prefix_are_found(store: Store) -> None:

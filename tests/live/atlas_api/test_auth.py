@@ -355,6 +355,7 @@ def test_a_store_that_does_not_answer_is_no_reason_not_to_start(book: MapDouble)
     app = make_app(book=book, environ={"REALM": "testing"}, TESTING=True)
     book.away = "the store is away"
     check_tokens(app, book)
+    assert app.test_client().get("/v1/services").status_code == 401
     app.close()
 
 

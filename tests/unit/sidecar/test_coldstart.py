@@ -36,6 +36,7 @@ def test_one_that_is_ending_is_waited_for(settings: Settings) -> None:
     """The master of a crashed worker takes a moment to go: that is no conflict."""
     looks = iter([True, True, False])
     refuse_a_second(settings, is_alive=lambda path: next(looks), sleep=lambda seconds: None)
+    assert list(looks) == []
 
 
 def test_what_is_there_is_better_than_nothing(settings: Settings) -> None:

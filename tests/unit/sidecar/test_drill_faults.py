@@ -140,8 +140,9 @@ def test_an_instance_that_drains_by_itself_is_not_taken_back(tmp_path: Path) -> 
 
 def test_nothing_is_frozen_where_there_is_nothing() -> None:
     """A process that has gone meanwhile is no mistake."""
-    with frozen([Process(2**22 - 3, 1)]):
-        pass
+    gone = Process(2**22 - 3, 1)
+    with frozen([gone]):
+        assert not gone.is_stopped
 
 
 def test_this_process_is_found_with_what_it_has() -> None:

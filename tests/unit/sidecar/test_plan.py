@@ -476,8 +476,10 @@ def test_every_route_can_be_written() -> None:
     realm.start("identity", at[0], version="2.0", zone="a", weight=1000)
     realm.start("identity", "[2001:db8::1]:8000", f"{'long-' * 40}name:8000", version="1")
     realm.names[f"{'long-' * 40}name"] = "10.0.0.9"
-    for route in realm.plan().routes.values():
-        check_route(route)
+    (route,) = realm.plan().routes.values()
+    check_route(route)
+    assert {server.port for side in route.sides for server in side.servers} == {8000}
+    assert len(route.servers) == 5
 
 
 @pytest.mark.parametrize(
