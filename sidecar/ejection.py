@@ -46,11 +46,24 @@ class Ejection:
     due_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A server that was ejected within `FORGIVEN_SECONDS`, and is called again."""
+
+    backend: str
+    server: str
+    since: float
+    """Called again since then, by the clock that is handed in."""
+    times: int
+    reason: str
+
+
 @dataclass(slots=True)
 class _Record:
     times: int = 0
     up_since: float | None = None
     tried_at: float | None = None
+    reason: str = ""
 
 
 class Ejections:
@@ -79,7 +92,7 @@ class Ejections:
         if record.up_since is not None and now - record.up_since >= FORGIVEN_SECONDS:
             record.times, record.tried_at = 0, None
         record.times += 1
-        record.up_since = None
+        record.up_since, record.reason = None, reason
         since = now if before is None else before.since
         self._ejected[key] = Ejection(
             backend, server, since, cause, reason, record.times, None, now + _pause(record.times)
@@ -141,6 +154,14 @@ class Ejections:
     def all(self) -> tuple[Ejection, ...]:
         """What is ejected now, the longest first."""
         return tuple(sorted(self._ejected.values(), key=lambda ejection: ejection.since))
+
+    def doubts(self, now: float) -> tuple[Doubt, ...]:
+        """What was ejected of late and is called again."""
+        return tuple(
+            Doubt(*key, record.up_since, record.times, record.reason)
+            for key, record in self._records.items()
+            if record.up_since is not None and now - record.up_since < FORGIVEN_SECONDS
+        )
 
     def __len__(self) -> int:
         return len(self._ejected)

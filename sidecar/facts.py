@@ -83,6 +83,18 @@ class EjectedServer:
 
 
 @dataclass(frozen=True, slots=True)
+class DoubtedServer:
+    """A server that HAProxy ejected some minutes ago, and calls again."""
+
+    service: str
+    address: str
+    since: float
+    """Called again since then."""
+    times: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram:
     """How long something took, as Prometheus counts it."""
 
@@ -145,6 +157,7 @@ class Facts:
     ejected: tuple[EjectedServer, ...] = ()
     ejections: int = 0
     """Counted."""
+    doubted: tuple[DoubtedServer, ...] = ()
     files_failure: str = ""
     """Why HAProxy's file or the map cannot be written to the disk; empty: they are."""
     tokens_failure: str = ""

@@ -54,6 +54,7 @@ def troubles(facts: Facts, plan: Plan, now: float) -> tuple[Trouble, ...]:
         *_quarantine(plan),
         *_without_instances(plan),
         *_ejected(facts, now),
+        *_doubted(facts, now),
         *_own(facts, now),
         *_upkeep(facts, now),
     ]
@@ -244,6 +245,20 @@ def _ejected(facts: Facts, now: float) -> Iterator[Trouble]:
             f"{one.service} {one.address} is called no more{since(one.since, now)}, since it answered badly{why}. "
             f"It is tried again {'in ' + span(one.until - now) if one.until > now else 'now'}.",
             f"Look at its log. To take it out for good: `atlas disable {one.service} {one.address}`.",
+            one.service,
+            one.since,
+        )
+
+
+def _doubted(facts: Facts, now: float) -> Iterator[Trouble]:
+    for one in sorted(facts.doubted, key=lambda server: (server.service, server.address)):
+        why = f": {_one_line(one.reason)}" if one.reason else ""
+        yield Trouble(
+            "risky" if one.times > 1 else "note",
+            "ejected",
+            f"{one.service} {one.address} is called again{since(one.since, now)}, and was ejected "
+            f"{count(one.times, 'time')} of late{why}.",
+            f"Is it there? `atlas ls` tells hosts that are silent. To take it out: `atlas disable {one.service} {one.address}`.",
             one.service,
             one.since,
         )

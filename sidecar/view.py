@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from atlas.world import Position
-from sidecar.facts import EjectedServer, Facts, ProxyFacts, Rate, Reloads
+from sidecar.facts import DoubtedServer, EjectedServer, Facts, ProxyFacts, Rate, Reloads
 from sidecar.follower import Follower
 from sidecar.lease import HostLease
 from sidecar.local import Local
@@ -123,6 +123,7 @@ class View:
             unusable={**parts.local.problems(), **parts.lease.left_out},
             ejected=self._ejected(),
             ejections=steering.counts.ejections,
+            doubted=self._doubted(),
             files_failure="; ".join(one.rstrip(".") for one in failures if one),
             tokens_failure=parts.tokens.trouble,
             lease_failure=parts.lease.failure,
@@ -172,6 +173,17 @@ class View:
                 one.reason,
             )
             for one in self._steering.ejections.all()
+        )
+
+    def _doubted(self) -> tuple[DoubtedServer, ...]:
+        services, now = self._services(), self._clock()
+        today = self._wall_clock() - now
+        return tuple(
+            DoubtedServer(
+                services.get(one.backend, one.backend), address_of(one.server), one.since + today, one.times, one.reason
+            )
+            for one in self._steering.ejections.doubts(now)
+            if one.server in self._steering.wanted.backends.get(one.backend, {})
         )
 
     def _conditions(self) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from sidecar.ejection import FORGIVEN_SECONDS, Ejections
+from sidecar.ejection import FORGIVEN_SECONDS, Doubt, Ejections
 from sidecar.events import Event
 from sidecar.model import Server
 
@@ -43,6 +43,19 @@ def test_each_ejection_waits_twice_as_long_up_to_a_minute() -> None:
         ejections.up("orders", "a", at)
         now = at + 1
     assert pauses == [5, 10, 20, 40, 60, 60]
+
+
+def test_what_was_ejected_of_late_stays_in_doubt() -> None:
+    """A server that is set up again is not well by that: it is told with how often and why, until it has behaved for minutes."""
+    ejections = Ejections()
+    ejections.down("orders", "a", 0.0, "bad")
+    assert ejections.doubts(1.0) == ()
+    ejections.up("orders", "a", 5.0)
+    assert ejections.doubts(6.0) == (Doubt("orders", "a", 5.0, 1, "bad"),)
+    ejections.down("orders", "a", 7.0, "worse")
+    ejections.up("orders", "a", 17.0)
+    assert ejections.doubts(18.0) == (Doubt("orders", "a", 17.0, 2, "worse"),)
+    assert ejections.doubts(17.0 + FORGIVEN_SECONDS) == ()
 
 
 def test_after_minutes_of_good_behaviour_the_count_begins_anew() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from atlas.world import Position
-from sidecar.facts import EjectedServer, Facts, OwnInstance, ProxyFacts, Rate, RefusedCommand, Reloads
+from sidecar.facts import DoubtedServer, EjectedServer, Facts, OwnInstance, ProxyFacts, Rate, RefusedCommand, Reloads
 from sidecar.model import Plan, Server
 from sidecar.settings import Settings
 from sidecar.status import health_document, rates_document, routes_document, service_document, status_document
@@ -69,6 +69,8 @@ def test_the_worst_comes_first() -> None:
         (replace(WELL, unusable={"a@:1.json": "It is no JSON."}), ("risky", "own")),
         (replace(WELL, refusals=(RefusedCommand("identity: add", "No such backend.", NOW - 5),)), ("risky", "refused")),
         (replace(WELL, drift_at=NOW - 5, drift_count=1), ("risky", "drift")),
+        (replace(WELL, doubted=(DoubtedServer("identity", "h:1", NOW - 5, 1, "L4 error"),)), ("note", "ejected")),
+        (replace(WELL, doubted=(DoubtedServer("identity", "h:1", NOW - 5, 2, "L4 error"),)), ("risky", "ejected")),
         (replace(WELL, pending="a reload is under way", pending_since=NOW - 1), ("note", "reload")),
         (
             replace(WELL, reloads=Reloads(1, 1, NOW - 5, "a try", failure="HAProxy refuses the file.")),
