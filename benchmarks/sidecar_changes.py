@@ -120,7 +120,7 @@ def reloads() -> list[Claim]:
         good, lost = _under_load(host, lambda: _reload(host), RELOADS)
         seconds = (time.monotonic() - begun) / RELOADS
         with _plain(host, without=IDLE_CLOSE) as (door, proxy):
-            _, theirs = _under_load(door, lambda: proxy.reload(force=True), REFERENCE_RELOADS)
+            _, theirs = _under_load(door, proxy.reload, REFERENCE_RELOADS)
         for told in lost[:20]:
             print(told)
     return [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from atlas.world import World
 from sidecar.model import Plan, Route
-from sidecar.probe import serves
+from sidecar.probe import is_listened_on
 from sidecar.settings import Settings
 from smartrealm.errors import Conflict
 
@@ -60,7 +60,7 @@ def refuse_a_second(
     settings: Settings,
     seconds: float = 2.0,
     *,
-    is_alive: Callable[[Path], bool] = serves,
+    is_alive: Callable[[Path], bool] = is_listened_on,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
     """Raise Conflict when a HAProxy of this directory is alive: two would share one port, and the routes of one of them would be

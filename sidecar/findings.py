@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from atlas import announcement as announcements
-from sidecar.http_server import is_socket
 from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
 from sidecar.settings import Settings
 from sidecar.tokens import bad_lines, parse_tokens
@@ -219,18 +218,17 @@ def _tried(settings: Settings) -> str | None:
 
 def _agent(settings: Settings, runs: bool) -> Iterator[Finding]:
     from sidecar.control import Control
+    from sidecar.runtime import Runtime
 
     if not runs:
-        goes_on = ""
-        if is_socket(settings.runtime_socket):
-            from sidecar.runtime import Runtime
-
-            with suppress(Unavailable, OSError):
-                goes_on = f" HAProxy (process {Runtime(settings.runtime_socket).info().pid}) goes on with what it knew."
-        level, advice = ("wrong", "`sidecar up`, or the unit smartservice-sidecar.") if goes_on else ("good", "")
-        yield Finding(
-            "wrong" if level == "wrong" else "good", "agent", f"No agent runs in {settings.directory}.{goes_on}", advice
-        )
+        told = f"No agent runs in {settings.directory}."
+        try:
+            pid = Runtime(settings.runtime_socket).info().pid
+        except (Unavailable, OSError):
+            yield Finding("good", "agent", told)
+            return
+        told += f" HAProxy (process {pid}) goes on with what it knew."
+        yield Finding("wrong", "agent", told, "`sidecar up`, or the unit smartservice-sidecar.")
         return
     try:
         status = Control(settings.control_socket).get("/v1/status")

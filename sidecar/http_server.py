@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import socket
-import stat
 import struct
 import threading
 import time
@@ -221,13 +220,6 @@ def check_socket_path(path: Path) -> None:
             f"The path {path} has {length} bytes, and that of a unix socket at most {LONGEST_SOCKET_PATH}: set SIDECAR_DIR "
             "to a shorter one, such as /run/smartservice/REALM."
         )
-
-
-def is_socket(path: Path) -> bool:
-    try:
-        return stat.S_ISSOCK(path.stat().st_mode)
-    except OSError:
-        return False
 
 
 # -- reading and writing -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.probe import is_listened_on
 from smartrealm.errors import Unavailable
 
 
@@ -132,19 +133,6 @@ class Asked:
             self._said += more
             self._over = not more
         return self._over
-
-
-def is_listened_on(path: Path) -> bool:
-    """Whether a process has this unix socket open, be it frozen: a connection is refused only when none has."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:  # its queue is full
-            return True
-        except OSError:
-            return False
-    return True
 
 
 def _ask(path: Path, text: str, seconds: float) -> str:

@@ -30,12 +30,14 @@ def answer(port: int, group: str, *, seconds: float = _SECONDS) -> int:
         return 0
 
 
-def serves(socket_path: Path, *, seconds: float = _SECONDS) -> bool:
-    """Whether HAProxy runs: it takes connections on its runtime socket."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(seconds)
+def is_listened_on(path: Path) -> bool:
+    """Whether a process has this unix socket open, be it frozen: a connection is refused only when none has."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
-            connection.connect(str(socket_path))
+            probe.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
         except OSError:
             return False
     return True
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     if status == 200:
         return 0
     directory = Path(environ.get("SIDECAR_DIR") or "/run/smartservice")
-    if at_most is not None and waited(directory, time.time()) > at_most and serves(directory / "haproxy.sock"):
+    if at_most is not None and waited(directory, time.time()) > at_most and is_listened_on(directory / "haproxy.sock"):
         return 0
     print(f"The sidecar is not {group}: {f'it answers {status}' if status else 'it does not answer'}.")
     return 1

@@ -26,7 +26,8 @@ from random import random
 
 from sidecar.files import Problem, alerts, check_files, no_program, problems, write_files
 from sidecar.layout import map_file
-from sidecar.master import Master, Processes, is_listened_on
+from sidecar.master import Master, Processes
+from sidecar.probe import is_listened_on
 from sidecar.render import Files
 from sidecar.runtime import Info, Runtime, parse_sessions_of_streams, wait_for
 from sidecar.settings import Settings
@@ -100,7 +101,7 @@ class Pace:
 
 
 class Proxy:
-    """HAProxy of one directory. Not thread-safe, but for `busy`; two agents on one directory do not start two."""
+    """HAProxy of one directory. Not thread-safe; two agents on one directory do not start two."""
 
     def __init__(
         self,
@@ -116,8 +117,6 @@ class Proxy:
         self.settings = settings
         self.external = external
         """Somebody else starts and stops it: systemd, a container of its own."""
-        self.busy = False
-        """While HAProxy starts or is reloaded: what is told to it now is lost."""
         self.log = settings.directory / "haproxy.log"
         self._start_seconds = start_seconds
         self._clock = clock
@@ -161,33 +160,23 @@ class Proxy:
         """
         if self.is_running():
             return False
-        self.busy = True
-        try:
-            with self._locked():
-                return self._start()
-        finally:
-            self.busy = False
+        with self._locked():
+            return self._start()
 
     def reload_due_in(self) -> float:
-        """How many seconds `reload` still waits; notes that a reload is wished for."""
+        """How many seconds a reload is to wait: at most one in `reload_seconds`. Notes that one is wished for."""
         return max(0.0, self._pace.due_at(self._clock()) - self._clock())
 
-    def reload(self, *, force: bool = False) -> bool:
+    def reload(self) -> None:
         """Load the written file into a new worker and wait until it answers: no call is lost, the old one ends what it has.
-        False when it is too early: at most one in `reload_seconds`, unless forced.
 
         Raises ConfigurationError with HAProxy's words when it refuses the file: the worker before goes on then.
         """
-        if not force and self.reload_due_in() > 0:
-            return False
-        self.busy = True
         try:
             with self._locked():
                 self._reload()
         finally:
             self._pace.done(self._clock())
-            self.busy = False
-        return True
 
     def sessions(self, servers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """How many calls each of these servers (backend, name) is busy with, those of old workers included.

@@ -420,7 +420,7 @@ class Steering:
             return
         wish, reloads.wish = reloads.wish, None
         try:
-            self.proxy.reload(force=True)
+            self.proxy.reload()
         except SmartError as error:
             self.counts.failed_reloads += 1
             reloads.failure = error.message

@@ -17,9 +17,9 @@ from sidecar.facts import DoubtedServer, EjectedServer, Facts, ProxyFacts, Rate,
 from sidecar.follower import Follower
 from sidecar.lease import HostLease
 from sidecar.local import Local
-from sidecar.master import is_listened_on
 from sidecar.metrics import Timing
 from sidecar.model import Plan
+from sidecar.probe import is_listened_on
 from sidecar.rates import parse_rates
 from sidecar.runtime import Runtime
 from sidecar.servers import address_of

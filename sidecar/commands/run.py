@@ -11,14 +11,15 @@ import click
 
 from sidecar.environment import VARIABLES, Variable, option_name
 from sidecar.settings import Settings
-from sidecar.terminal import Session, Tools
+from sidecar.terminal import Session, runs
 from smartrealm.errors import ConfigurationError
 
 
-def _options(function: Callable[..., None]) -> Callable[..., None]:
-    """An option for each setting that may be seen on a command line; text, since settings are checked together."""
+def settings_options(function: Callable[..., None]) -> Callable[..., None]:
+    """An option for each setting that may be seen on a command line, beside --dir and --realm; text, since settings are checked
+    together."""
     for name, variable in reversed(list(VARIABLES.items())):
-        if variable.option:
+        if variable.option and name not in ("directory", "realm"):
             help_ = option_help(name)
             function = click.option(f"--{option_name(name)}", name, metavar=metavar(variable), help=help_)(function)
     return function
@@ -43,8 +44,7 @@ def metavar(variable: Variable) -> str:
 
 
 @click.command("run")
-@_options
-@click.option("--dir", "given_directory", metavar="VALUE", help="The same as --directory.")
+@settings_options
 @click.option(
     "--proxy",
     type=click.Choice(["own", "external"]),
@@ -53,19 +53,14 @@ def metavar(variable: Variable) -> str:
 @click.option(
     "--leave", is_flag=True, help="Take this host's instances out of the map at the end: it does not come back."
 )
-@click.pass_context
-def run(context: click.Context, /, given_directory: str | None, proxy: str | None, leave: bool, **given: Any) -> None:
+@runs
+def run(session: Session, proxy: str | None, leave: bool, **given: Any) -> None:
     """Run the sidecar of this host until it is told to stop. HAProxy outlives it: calls pass while the agent is away.
 
     Every option can come from the environment, by the name in brackets (behind it: what it is else); the token of Atlas only from there (ATLAS_TOKEN).
     """
-    tools = context.find_object(Tools) or Tools()
-    root = context.find_root().params
-    given["directory"] = given["directory"] or given_directory or root.get("directory")
-    given["realm"] = given["realm"] or root.get("realm")
-    session = Session(tools, directory=given.pop("directory"), realm=given.pop("realm"), as_json=False, dry_run=False)
     settings = session.settings(**given)
-    how = proxy or tools.environ.get("SIDECAR_PROXY") or "own"
+    how = proxy or session.environ.get("SIDECAR_PROXY") or "own"
     if how not in ("own", "external"):
         raise click.UsageError(f"SIDECAR_PROXY is {how!r}: write own or external")
     there = next(one for one in (settings.directory, *settings.directory.parents) if one.exists())

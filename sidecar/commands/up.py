@@ -5,28 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from sidecar.commands.run import metavar, option_help
-from sidecar.environment import VARIABLES, option_name
+from sidecar.commands.run import settings_options
+from sidecar.environment import VARIABLES
 from sidecar.settings import Settings
 from sidecar.supervisor import Program
 from sidecar.terminal import Session, runs
 
 AGENT_SECONDS = 5.0
 PROXY_SECONDS = 10.0
-
-
-def _settings(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of `sidecar run` for settings, but for those that every command has."""
-    for name, variable in reversed(list(VARIABLES.items())):
-        if variable.option and name not in ("directory", "realm"):
-            help_ = option_help(name)
-            function = click.option(f"--{option_name(name)}", name, metavar=metavar(variable), help=help_)(function)
-    return function
 
 
 @click.command("up", short_help="Run HAProxy and the sidecar beside each other: containers, laptops.")
@@ -40,7 +30,7 @@ def _settings(function: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="How long calls under way may take at the end.",
 )
-@_settings
+@settings_options
 @runs
 def up(session: Session, leave: bool, soft_seconds: float, **given: Any) -> None:
     """Run `sidecar proxy` and `sidecar run` beside each other, each started again when it ends, until told to stop.
@@ -70,7 +60,7 @@ def up(session: Session, leave: bool, soft_seconds: float, **given: Any) -> None
 
 def programs(settings: Settings, parent: int, *, leave: bool, soft_seconds: float) -> tuple[Program, ...]:
     """HAProxy, then the agent, which finds it running."""
-    from sidecar.probe import serves
+    from sidecar.probe import is_listened_on
 
     def command(number: int, *words: str) -> tuple[str, ...]:
         return (sys.executable, "-P", "-m", "sidecar.child", str(parent), str(int(number)), *words)
@@ -82,7 +72,7 @@ def programs(settings: Settings, parent: int, *, leave: bool, soft_seconds: floa
             stop_signal=signal.SIGUSR1,
             stop_seconds=soft_seconds,
             hurry_signal=signal.SIGTERM,
-            is_ready=lambda: serves(settings.runtime_socket, seconds=0.1),
+            is_ready=lambda: is_listened_on(settings.runtime_socket),
             needed=True,
         ),
         Program(

@@ -18,7 +18,7 @@ from typing import Any
 
 from sidecar.layout import Layout, fresh_layout, lay_out
 from sidecar.model import Route, Server, State
-from sidecar.probe import serves
+from sidecar.probe import is_listened_on
 from sidecar.render import render
 from sidecar.runtime import Runtime
 from sidecar.servers import server_name
@@ -177,7 +177,7 @@ def running(
     try:
         with Child([program, "-db", "-f", settings.proxy_config], output=directory / "haproxy.log") as child:
             # It listens on its ports before its sockets are there.
-            child.wait_ready(lambda: accepts(settings.port) and serves(settings.runtime_socket))
+            child.wait_ready(lambda: accepts(settings.port) and is_listened_on(settings.runtime_socket))
             yield Proxy(settings, child, state, layout)
     finally:
         shutil.rmtree(directory)

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from sidecar.model import Route
+from sidecar.probe import is_listened_on
 from sidecar.proxy import Proxy, command, program_version
 from sidecar.render import Files
 from smartrealm.errors import ConfigurationError, Unavailable
-from tests.live.sidecar.steered import Clients, Instance, Steered, is_alive, is_open, route, steered
+from tests.live.sidecar.steered import Clients, Instance, Steered, is_alive, route, steered
 from tests.processes import Child, wait_until
 
 pytestmark = pytest.mark.needs("haproxy")
@@ -38,7 +39,7 @@ def test_reloads_under_load_lose_no_call(one: Steered, two: list[Instance]) -> N
     workers = {one.proxy.processes().worker}
     with Clients(one, "orders") as clients:
         for _ in range(20):
-            assert one.proxy.reload(force=True)
+            one.proxy.reload()
             workers.add(one.runtime.info().pid)
             clients.wait_for(20)
     assert clients.lost == []
@@ -56,7 +57,7 @@ def test_a_reload_takes_over_what_the_file_says_and_keeps_the_call_under_way(one
     try:
         wait_until(lambda: slow.calls, 5, what="the call at its instance")
         one.proxy.write(one.files(route("orders", other)))
-        assert one.proxy.reload(force=True)
+        one.proxy.reload()
         assert one.get("orders") == (200, str(other.port).encode())
         server = ("orders", slow.server.name)
         assert one.proxy.sessions([server]) == {server: 1}
@@ -79,7 +80,7 @@ def test_after_a_reload_idle_connections_follow_what_changes(one: Steered, two: 
 
     for connection in idle:
         assert call(connection)[0] == 200
-    assert one.proxy.reload(force=True)
+    one.proxy.reload()
     one.read()
     assert one.steer(route("orders", two[1]), route("new", two[0])) == []
     assert {call(connection) for connection in idle[:8]} == {(200, str(two[1].port).encode())}
@@ -97,12 +98,12 @@ def test_a_refused_file_is_told_in_haproxys_words_and_the_old_worker_goes_on(one
     one.proxy.write(with_nonsense(good, "billing"))
     for _ in range(2):
         with pytest.raises(ConfigurationError, match=r"backend billing: .*nonsense") as raised:
-            one.proxy.reload(force=True)
+            one.proxy.reload()
         assert raised.value.details["backends"] == ("billing",)
     assert one.get("orders")[0] == 200
-    assert (one.runtime.info().pid, one.proxy.is_running(), one.proxy.busy) == (worker, True, False)
+    assert (one.runtime.info().pid, one.proxy.is_running()) == (worker, True)
     one.proxy.write(good)
-    assert one.proxy.reload(force=True)
+    one.proxy.reload()
     assert one.runtime.info().pid != worker
 
 
@@ -117,15 +118,17 @@ def test_a_file_is_checked_before_it_is_in_place(one: Steered, two: list[Instanc
 
 
 def test_reloads_keep_their_distance(one: Steered, two: list[Instance]) -> None:
-    """Unforced, the second one waits until the time is over."""
+    """The first one waits for a moment, the next one until the time is over."""
     now = [1_000.0]
     one.begin(route("orders", *two))
     proxy = Proxy(one.settings, clock=lambda: now[0], sleep=lambda seconds: None, random=lambda: 0.5)
-    assert (proxy.reload(), proxy.reload_due_in()) == (False, 3.0)
+    assert proxy.reload_due_in() == 3.0
     now[0] += 3
-    assert (proxy.reload(), proxy.reload()) == (True, False)
+    assert proxy.reload_due_in() == 0.0
+    proxy.reload()
+    assert proxy.reload_due_in() == 60.0
     now[0] += 59
-    assert (proxy.reload(), proxy.reload_due_in()) == (False, 1.0)
+    assert proxy.reload_due_in() == 1.0
 
 
 @pytest.mark.parametrize("victim", ["worker", "master"])
@@ -162,7 +165,7 @@ def test_a_running_haproxy_is_adopted_by_whoever_comes(one: Steered, two: list[I
     master = one.proxy.processes().master
     assert os.getsid(master) == master, "what ends the terminal of the agent would end HAProxy"
     assert b"s3cret" not in Path(f"/proc/{master}/environ").read_bytes()
-    assert one.proxy.reload(force=True)
+    one.proxy.reload()
 
 
 def test_one_that_systemd_started_is_used_and_its_signals_are_haproxys(one: Steered, two: list[Instance]) -> None:
@@ -203,7 +206,7 @@ def test_a_frozen_haproxy_is_neither_doubled_nor_cleaned_away(one: Steered, two:
     try:
         with pytest.raises(Unavailable, match=r"haproxy\.pid"):
             fresh.start()
-        assert is_open(one.settings.runtime_socket)
+        assert is_listened_on(one.settings.runtime_socket)
     finally:
         os.kill(known.worker or 0, signal.SIGCONT)
     assert one.get("orders")[0] == 200
@@ -214,7 +217,7 @@ def test_a_haproxy_that_cannot_start_says_why(one: Steered, two: list[Instance])
     one.proxy.write(with_nonsense(one.files(route("orders", *two)), "orders"))
     with pytest.raises(Unavailable, match="unknown keyword 'nonsense'"):
         one.proxy.start()
-    assert not is_open(one.settings.runtime_socket)
+    assert not is_listened_on(one.settings.runtime_socket)
     with pytest.raises(ConfigurationError, match="SIDECAR_HAPROXY"):
         Proxy(replace(one.settings, haproxy="/nosuch/haproxy")).start()
 

@@ -23,7 +23,7 @@ from atlas.announcement import Announcement, announce, read_sidecar
 from atlas.model import Instance, Kind, Service
 from atlas.remembered import RememberedWorld
 from atlas.world import Position, World
-from sidecar.probe import serves
+from sidecar.probe import is_listened_on
 from tests.processes import Child, accepts, free_port, wait_until
 
 pytestmark = pytest.mark.needs("haproxy")
@@ -292,7 +292,7 @@ def test_killed_it_leaves_nothing_behind(host: Host, up: Child) -> None:
     os.kill(up.pid, signal.SIGKILL)
     up.process.wait(5)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (agent, master)), what="the end of both")
-    assert not serves(host.directory / "master.sock")
+    assert not is_listened_on(host.directory / "master.sock")
     with host.run("up") as child:
         child.wait_ready(lambda: host.ask() == 200)
 

@@ -96,11 +96,10 @@ class World:
     def reload_due_in(self) -> float:
         return self.reload_in
 
-    def reload(self, *, force: bool = False) -> bool:
+    def reload(self) -> None:
         if self.reload_error is not None:
             raise self.reload_error
         self.load()
-        return True
 
     def sessions(self, servers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         return {server: self.under_way.get(server, 0) for server in servers}
