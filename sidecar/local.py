@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from atlas.announcement import is_gone, own_pid_space
 from atlas.model import Instance
@@ -95,20 +96,15 @@ class Local:
         self._seconds = min(0.8 * settings.check_seconds, 2.0)
         self._next_poll = 0.0
         self._began_at: float | None = None
-        self._settled = threading.Event()
+        self.settled = False
+        """Whether each instance that was there at the start has been asked. Before that the lease of the host must not be
+        renewed."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._poll: select.poll | None = None
+        self._poll = select.poll()
         self._watched: dict[int, _Known] = {}
-        self._space: str | None = None
 
     # -- reading -------------------------------------------------------------------------------------------------------
-
-    @property
-    def settled(self) -> bool:
-        """Whether each instance that was there at the start has been asked. Before that the lease of the host must not
-        be renewed."""
-        return self._settled.is_set()
 
     def instances(self) -> tuple[Instance, ...]:
         """What the lease of this host carries: those that are ready, and as draining those that nobody is to call any
@@ -250,7 +246,7 @@ class Local:
     def _ask(self, one: _Known, now: float) -> None:
         one.due = now + self._interval(one)
         told, instance = one.announced.announcement, one.announced.instance
-        if one.readiness.gone_since is None and one.process is None and is_gone(told, self._pid_space()):
+        if one.readiness.gone_since is None and one.process is None and is_gone(told, self._pid_space):
             one.readiness.gone()
         host = literal(instance.host) or self._resolver.resolve(instance.host)
         if host is None:
@@ -267,8 +263,7 @@ class Local:
             self._answered(one, answer)
             return
         one.check = check
-        self._watched[check.fileno()] = one
-        self._selector().register(check.fileno(), select.POLLOUT if check.writes else select.POLLIN)
+        self._register(check.fileno(), one, select.POLLOUT if check.writes else select.POLLIN)
 
     def _interval(self, one: _Known) -> float:
         """Until the next check: a bit more or less than usual, so that those of many instances spread."""
@@ -280,7 +275,7 @@ class Local:
         now = self._clock()
         deadlines = [one.check.deadline for one in self._known.values() if one.check is not None]
         left = max(0.0, min([longest, *(moment - now for moment in (self._next_poll, *deadlines))]))
-        for descriptor, _ in self._selector().poll(left * 1000):
+        for descriptor, _ in self._poll.poll(left * 1000):
             one = self._watched.get(descriptor)
             if one is None:
                 continue
@@ -298,7 +293,7 @@ class Local:
         assert one.check is not None
         answer = one.check.advance()
         if answer is None:
-            self._selector().modify(descriptor, select.POLLOUT if one.check.writes else select.POLLIN)
+            self._poll.modify(descriptor, select.POLLOUT if one.check.writes else select.POLLIN)
             return
         self._unregister(descriptor)
         self._answered(one, answer)
@@ -319,15 +314,14 @@ class Local:
         """Hear of the end of its process at once, where the kernel and its pid allow it; else it is looked for with
         each check."""
         told = one.announced.announcement
-        gone = is_gone(told, self._pid_space())
+        gone = is_gone(told, self._pid_space)
         if gone:
             one.readiness.gone()
         if gone is not False or told.pid is None:
             return
         with suppress(AttributeError, OSError):
             one.process = os.pidfd_open(told.pid)
-            self._watched[one.process] = one
-            self._selector().register(one.process, select.POLLIN)
+            self._register(one.process, one, select.POLLIN)
 
     def _ended(self, one: _Known) -> None:
         self._unwatch(one)
@@ -351,19 +345,17 @@ class Local:
             one.check.close()
             one.check = None
 
+    @cached_property
     def _pid_space(self) -> str:
-        if self._space is None:
-            self._space = own_pid_space()
-        return self._space
+        return own_pid_space()
 
-    def _selector(self) -> select.poll:
-        if self._poll is None:
-            self._poll = select.poll()
-        return self._poll
+    def _register(self, descriptor: int, one: _Known, event: int) -> None:
+        self._watched[descriptor] = one
+        self._poll.register(descriptor, event)
 
     def _unregister(self, descriptor: int) -> None:
         if self._watched.pop(descriptor, None) is not None:
-            self._selector().unregister(descriptor)
+            self._poll.unregister(descriptor)
 
     # -- what others see -----------------------------------------------------------------------------------------------
 
@@ -410,7 +402,7 @@ class Local:
         if not was_settled:
             waited = 0.0 if self._began_at is None else now - self._began_at
             if waited >= 2 * self.settings.check_seconds or all(one.answer for one in self._known.values()):
-                self._settled.set()
+                self.settled = True
         if self.settled and (not was_settled or self._instances != before):
             self._tell()
 

@@ -30,6 +30,12 @@ def look_up(name: str) -> list[str]:
     return [str(entry[4][0]) for entry in found]
 
 
+def best_first(answers: Iterable[str]) -> list[str]:
+    """Those that can be called, the one to be taken first: the smallest IPv4 address, else the smallest IPv6 address."""
+    found = {address for text in answers if (address := literal(text)) is not None}
+    return sorted(found, key=lambda address: (":" in address, address))
+
+
 @dataclass(slots=True)
 class _Entry:
     asked_at: float
@@ -98,10 +104,8 @@ class Resolver:
                 del self._entries[name]
                 return 0.0
         try:
-            found = sorted({address for text in self._look_up(name) if (address := literal(text)) is not None})
-        except (
-            Exception
-        ) as error:  # a name that cannot even be asked for (UnicodeError, ValueError) is one without an answer
+            found = best_first(self._look_up(name))
+        except Exception as error:  # a name that cannot even be asked for (UnicodeError) is one without an answer
             _log.debug("the name %s was not found: %s", name, error)
             found = []
         if self._keep(name, found):
@@ -119,7 +123,7 @@ class Resolver:
             if found:
                 entry.failures = 0
                 if before not in found:
-                    entry.address = next((address for address in found if ":" not in address), found[0])
+                    entry.address = found[0]
                 pause = REFRESH_SECONDS
             else:
                 pause = min(REFRESH_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(entry.failures, 8))

@@ -65,23 +65,11 @@ def judge(
         return Candidate(address, instance, "invalid", "quarantined", "invalid", told)
     found = Candidate(address, instance, "able", "in", "map", "It takes calls.", host, instance.weight)
     ruling = ruling_in_force(ruling, today)
-    if ruling is not None:
-        found.ends_at = ruling.expires_at
-        if ruling.weight is not None:
-            found.weight = ruling.weight
-            found.reason, found.says = "ruling", _ruled(ruling, f"It takes calls with the weight {ruling.weight}")
-        if ruling.state == "disabled":
-            return _set(found, "out", "out", "ruling", _ruled(ruling, "It is disabled"))
-        if ruling.state == "draining":
-            return _set(found, "draining", "draining", "ruling", _ruled(ruling, "It is drained"))
+    if ruling is not None and not _allows(ruling, found):
+        return found
     if instance.draining:
-        return _set(
-            found,
-            "draining",
-            "draining",
-            "drain",
-            "It is about to stop, or the checks of its host find that it is not ready or has ended.",
-        )
+        told = "It is about to stop, or the checks of its host find that it is not ready or has ended."
+        return _set(found, "draining", "draining", "drain", told)
     if unready:
         return _set(found, "draining", "draining", "check", "The checks of this host find that it is not ready.")
     if found.weight == 0:
@@ -89,6 +77,19 @@ def judge(
             return _set(found, "out", "out", "ruling", _ruled(ruling, "Its weight was set to 0"))
         return _set(found, "out", "out", "weight", "Its weight is 0.")
     return found
+
+
+def _allows(ruling: Ruling, found: Candidate) -> bool:
+    """Whether the operator's word leaves it to the other rules whether it takes calls; sets what it decides itself."""
+    found.ends_at = ruling.expires_at
+    if ruling.weight is not None:
+        found.weight = ruling.weight
+        found.reason, found.says = "ruling", _ruled(ruling, f"It takes calls with the weight {ruling.weight}")
+    if ruling.state == "disabled":
+        _set(found, "out", "out", "ruling", _ruled(ruling, "It is disabled"))
+    elif ruling.state == "draining":
+        _set(found, "draining", "draining", "ruling", _ruled(ruling, "It is drained"))
+    return ruling.state == "enabled"
 
 
 def arrange(service: str, terms: Terms, candidates: Iterable[Candidate], zone: str) -> Route:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -214,12 +214,16 @@ def _without_instances(plan: Plan) -> Iterator[Trouble]:
         if not decisions:
             absent.append(name)
             continue
-        which = "its only instance is" if len(decisions) == 1 else f"all of its {len(decisions)} instances are"
-        how = " or ".join(sorted({one.standing for one in decisions.values()}))
-        says = f"{name} takes no calls, which are answered 503: {which} {how}."
+        says = silent_says(name, [one.standing for one in decisions.values()])
         yield Trouble("wrong", "silent", says, f"`sidecar why {name}`", name, _latest(decisions.values()))
     if absent:
         yield Trouble("note", "silent", f"No instance runs of {some(sorted(absent), 8)}: calls are answered 503.")
+
+
+def silent_says(service: str, standings: Collection[str]) -> str:
+    """That a service takes no calls, and how its instances stand."""
+    which = "its only instance is" if len(standings) == 1 else f"all of its {len(standings)} instances are"
+    return f"{service} takes no calls, which are answered 503: {which} {' or '.join(sorted(set(standings)))}."
 
 
 def takes_calls(route: Route) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from sidecar.facts import Facts, OwnInstance
 from sidecar.model import Decision, Plan, Route
 from sidecar.status import instance_document, service_document
-from sidecar.troubles import guard_advice, guard_says, takes_calls
+from sidecar.troubles import guard_advice, guard_says, silent_says, takes_calls
 from smartrealm.wording import count, moment, plain, since, some, span
 
 DECIDED_BY: Mapping[str, str] = {
@@ -38,6 +38,18 @@ STANDING: Mapping[str, str] = {
 }
 """Each standing as a verb."""
 
+NEXT: Mapping[str, str] = {
+    "ruling": "`atlas enable {service} {address}` gives it calls again, for every host.",
+    "weight": "`atlas weight {service} {address} reset` gives it its own weight again.",
+    "version": "`atlas split {service}` and `atlas show {service}` say which versions are to take calls.",
+    "damping": "Its log says why it ends again and again. It is taken back once it stays.",
+    "ejected": "Its log says what it answers. `atlas disable {service} {address}` takes it out for every host.",
+    "drain": "On its host: its log, and `sidecar why {service} {address}`.",
+    "check": "On its host: its log, and `sidecar why {service} {address}`.",
+    "invalid": "`atlas show {service}` shows what the map says of it.",
+}
+"""What to do about an instance that takes no calls, by the reason of it."""
+
 
 def explain(service: str, address: str | None, facts: Facts, plan: Plan, now: float) -> dict[str, Any]:
     """The answer to /v1/why/SERVICE and /v1/why/SERVICE/ADDRESS. An address may be a host or a port alone.
@@ -63,6 +75,7 @@ def explain(service: str, address: str | None, facts: Facts, plan: Plan, now: fl
     document["facts"] = _route_facts(service, facts, plan, now)
     if address is None:
         document["says"] = _service_says(service, facts, plan, now)
+        document["facts"][:0] = _next_steps(service, document["instances"])
         return document
     wanted = [one for one in document["instances"] if _fits(one["address"], address)]
     if not wanted:
@@ -72,10 +85,18 @@ def explain(service: str, address: str | None, facts: Facts, plan: Plan, now: fl
     else:
         document["says"] = "; ".join(instance_says(one, now) for one in wanted)
         document["facts"][:0] = [
-            _own_says(one) for one in own if _fits(one.address, address) and one.state not in ("ready", "draining")
+            *(_own_says(one) for one in own if _fits(one.address, address) and one.state not in ("ready", "draining")),
+            *_next_steps(service, wanted),
         ]
     document["instances"] = wanted
     return document
+
+
+def _next_steps(service: str, instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence for each reason for which instances take no calls, with the first of them as the example."""
+    away = [one for one in instances if one["standing"] in ("draining", "out", "quarantined") and one["reason"] in NEXT]
+    first = {one["reason"]: one for one in reversed(away)}
+    return [NEXT[reason].format(service=service, address=plain(one["address"])) for reason, one in first.items()]
 
 
 def _fits(known: str, asked: str) -> bool:
@@ -129,8 +150,7 @@ def _service_says(service: str, facts: Facts, plan: Plan, now: float) -> str:
         return f"{service} has no instance: calls are answered 503 until one comes."
     route = plan.routes.get(service)
     if route is None or not takes_calls(route):
-        which = "its only instance is" if len(decisions) == 1 else f"all of its {len(decisions)} instances are"
-        return f"{service} takes no calls, which are answered 503: {which} {' or '.join(sorted(standings))}."
+        return silent_says(service, list(standings.elements()))
     told = ", ".join(f"{number} {standing}" for standing, number in sorted(standings.items(), key=_by_standing))
     return f"{service} is routed to {count(len(decisions), 'instance')}: {told}."
 

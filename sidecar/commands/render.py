@@ -67,14 +67,12 @@ def made_of(world: World, settings: Settings) -> tuple[Plan, Files]:
 
 def _resolved(name: str) -> str | None:
     """The address of a host's name, chosen as the agent chooses; it waits for the answer."""
-    from sidecar.resolve import look_up
-    from sidecar.usable import literal
+    from sidecar.resolve import best_first, look_up
 
     try:
-        found = sorted({address for text in look_up(name) if (address := literal(text)) is not None})
+        return next(iter(best_first(look_up(name))), None)
     except (OSError, ValueError):
         return None
-    return next((address for address in found if ":" not in address), found[0] if found else None)
 
 
 def _living(session: Session, settings: Settings) -> World:
