@@ -211,7 +211,7 @@ def _report(session: Session, made: Drill, *, complete: bool) -> None:
         session.give(report_document(made.rows, not_done, complete=complete))
         return
     session.print("" if complete else "\nBroken off; what was under way is undone.")
-    for line in report_text(made.rows, not_done):
+    for line in report_text(made.rows, not_done, complete=complete):
         session.print(line)
 
 

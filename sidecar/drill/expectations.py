@@ -123,7 +123,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("kill", "program"): Rule(_HELD, keeps=True, advice=_ATLAS, recovers_seconds=30.0),
     ("disk-full", "program"): Rule(_HELD, keeps=True, advice=_ATLAS),
     ("freeze", "instance"): Rule(
-        "Within two seconds its own sidecar takes it out; calls that it has wait, and are answered when it goes on.",
+        "Within three seconds its own sidecar takes it out; calls that it has wait, and are answered when it goes on.",
         alone="It is the only one: calls wait, then they are refused until it goes on.",
         advice="Others should have taken over: are there enough instances, and do calls wait long enough?",
         within_timeout=True,

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from smartrealm.headers import SIDECAR_TOKEN
 
 TIMEOUT_SECONDS = 15.0
-MOST_THREADS = 48
+MOST_LANES = 48
 LOST_PAUSE_SECONDS = 0.02
+WAITS_SECONDS = 0.5
+"""A call that waits for so long gets a successor: what waits at a frozen instance keeps nobody from asking the others."""
+MOST_WAITING = 100
+"""Calls under way with which no more successors begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,17 @@ def lost_why(status: int, said_by_sidecar: str) -> str:
     return ""
 
 
+@dataclass(slots=True)
+class _Lane:
+    """Calls of one kind, one after the other. The sender of one that waits for long is relieved, and ends with that call."""
+
+    number: int
+    service: str
+    method: str
+    kept: bool
+    sender: object = None
+
+
 class Load:
     """Sends traffic while the block runs. `calls` holds what became of each; read it from any thread."""
 
@@ -95,65 +110,76 @@ class Load:
         self.calls: list[Call] = []
         self._door, self._traffic, self._clock, self._timeout = door, traffic, clock, timeout
         self._over = threading.Event()
-        kinds = _kinds(traffic)
-        self._threads = [
-            threading.Thread(target=self._send, args=(number, *kind), name="drill-load", daemon=True)
-            for number, kind in enumerate(kinds)
-        ]
-        self._pause = len(kinds) / traffic.rate
-        self._under_way: dict[int, float] = {}
+        self._lanes = [_Lane(number, *kind) for number, kind in enumerate(_kinds(traffic))]
+        self._pause = len(self._lanes) / traffic.rate
+        self._under_way: dict[object, float] = {}
 
     def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
+        for lane in self._lanes:
+            self._begin(lane, self._pause * lane.number / len(self._lanes))
+        threading.Thread(target=self._relieve, name="drill-relief", daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
-        for thread in self._threads:
-            thread.join(0.5)
+        end = time.monotonic() + 0.5
+        while self._under_way and time.monotonic() < end:
+            time.sleep(LOST_PAUSE_SECONDS)
 
     @property
     def posters(self) -> int:
         """How many calls may be under way that are not to be repeated."""
-        return sum(1 for kind in _kinds(self._traffic) if kind[1] == "POST")
+        return sum(1 for lane in self._lanes if lane.method == "POST")
 
     def oldest(self) -> float:
         """When the oldest call began that is still under way; the clock's now when none is."""
         return min(tuple(self._under_way.values()), default=self._clock())
 
-    def _send(self, number: int, service: str, method: str, kept: bool) -> None:
+    def _begin(self, lane: _Lane, after: float = 0.0) -> None:
+        lane.sender = sender = object()
+        threading.Thread(target=self._send, args=(lane, sender, after), name="drill-load", daemon=True).start()
+
+    def _relieve(self) -> None:
+        """Let another one go on where a call waits."""
+        while not self._over.wait(WAITS_SECONDS / 5):
+            room = MOST_WAITING - len(self._under_way)
+            for lane in self._lanes:
+                began = self._under_way.get(lane.sender)
+                if room > 0 and began is not None and self._clock() - began > WAITS_SECONDS:
+                    self._begin(lane)
+                    room -= 1
+
+    def _send(self, lane: _Lane, sender: object, after: float) -> None:
         connection = self._door.connection(self._timeout)
-        headers = {"Smart-Service": service, "Smart-Caller": self._traffic.caller}
+        headers = {"Smart-Service": lane.service, "Smart-Caller": self._traffic.caller}
         if self._traffic.token:
             headers[SIDECAR_TOKEN] = self._traffic.token
-        path = self._traffic.post if method == "POST" else self._traffic.paths[service]
-        self._over.wait(self._pause * number / max(1, len(self._threads)))
-        while not self._over.is_set():
-            began = self._under_way[number] = self._clock()
+        path = self._traffic.post if lane.method == "POST" else self._traffic.paths[lane.service]
+        self._over.wait(after)
+        while lane.sender is sender and not self._over.is_set():
+            began = self._under_way[sender] = self._clock()
             lost = ""
             try:
-                connection.request(method, path, body=b"drill" if method == "POST" else None, headers=headers)
+                connection.request(lane.method, path, body=b"drill" if lane.method == "POST" else None, headers=headers)
                 answer = connection.getresponse()
                 answer.read()
                 lost = lost_why(answer.status, answer.getheader("Smart-Service") or "")
-                if answer.will_close or not kept:
+                if answer.will_close or not lane.kept:
                     connection.close()
             except (OSError, http.client.HTTPException) as error:
                 lost = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 connection.close()
             ended = self._clock()
-            self.calls.append(Call(began, ended, service, method, lost))
-            self._under_way.pop(number, None)
+            self.calls.append(Call(began, ended, lane.service, lane.method, lost))
+            self._under_way.pop(sender, None)
             self._over.wait(max(LOST_PAUSE_SECONDS if lost else 0.0, self._pause - (ended - began)))
         connection.close()
 
 
 def _kinds(traffic: Traffic) -> Sequence[tuple[str, str, bool]]:
-    """Which threads there are: for each service some on kept and some on fresh connections, all in all not too many, and
-    never one alone: it could wait at a frozen instance while the others answer."""
+    """Which lanes there are: for each service some on kept and some on fresh connections, all in all not too many."""
     services = sorted(traffic.paths)
-    each = max(2, min(4, MOST_THREADS // max(1, len(services) * (2 if traffic.post else 1))))
+    each = max(2, min(4, MOST_LANES // max(1, len(services) * (2 if traffic.post else 1))))
     return [
         (service, method, number % 2 == 0)
         for service in services

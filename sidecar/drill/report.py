@@ -71,7 +71,9 @@ def plan_document(plan: DrillPlan) -> dict[str, Any]:
     }
 
 
-def report_text(rows: Iterable[Row], not_done: Iterable[tuple[str, str]] = ()) -> Iterator[str]:
+def report_text(
+    rows: Iterable[Row], not_done: Iterable[tuple[str, str]] = (), *, complete: bool = True
+) -> Iterator[str]:
     """What became of it: the table, a word on each that was not survived, and the answer."""
     found, missed = list(rows), list(grouped(not_done))
     if found:
@@ -87,30 +89,30 @@ def report_text(rows: Iterable[Row], not_done: Iterable[tuple[str, str]] = ()) -
         yield ""
         yield from (f"Not done: {', '.join(names)}: {plain(why)}." for why, names in missed)
     yield ""
-    yield answer(found)
+    yield answer(found, complete=complete and not missed)
 
 
-def answer(rows: list[Row]) -> str:
-    """Whether the realm survives, in one sentence."""
+def answer(rows: list[Row], *, complete: bool = True) -> str:
+    """Whether the realm survives, in one sentence. `complete`: all that was planned was done."""
     bad = [row for row in rows if not row.is_good]
     if not rows:
         return "Nothing was done."
     calls = f"{sum(row.requests for row in rows):,} calls, {sum(row.lost_get + row.lost_post for row in rows):,} lost"
     if not bad:
-        return f"It survives all of it: {count(len(rows), 'fault')}, {calls}."
+        return f"It survives all {'of it' if complete else 'that was done'}: {count(len(rows), 'fault')}, {calls}."
     which = some([f"{row.fault} {row.target}" for row in bad], 6)
     return f"It does not survive {len(bad)} of {count(len(rows), 'fault')}: {which} ({calls})."
 
 
 def report_document(rows: Iterable[Row], not_done: Iterable[tuple[str, str]], *, complete: bool) -> dict[str, Any]:
     """The same for a program."""
-    found = list(rows)
+    found, missed = list(rows), list(not_done)
     return {
         "held": bool(found) and all(row.is_good for row in found),
         "complete": complete,
-        "says": answer(found),
+        "says": answer(found, complete=complete and not missed),
         "faults": [row.to_json() for row in found],
-        "not_done": [{"what": what, "why": why} for what, why in not_done],
+        "not_done": [{"what": what, "why": why} for what, why in missed],
     }
 
 

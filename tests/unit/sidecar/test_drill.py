@@ -346,6 +346,9 @@ def test_the_report_answers_the_question() -> None:
     good = judged(step("freeze", "agent"), *steady())
     bad = judged(step("slow", "agent"), *steady(), Call(12.0, 12.1, "identity", "GET", "answered 503"))
     assert answer([good]).startswith("It survives all of it: 1 fault")
+    *_, broken_off = report_text([good], complete=False)
+    assert broken_off.startswith("It survives all that was done: 1 fault")
+    assert report_document([good], [("kill agent", "--for 6 was over")], complete=True)["says"] == broken_off
     text = "\n".join(report_text([good, bad], [("kill agent", "--for 6 was over")]))
     assert "It does not survive 1 of 2 faults: slow agent" in text
     assert bad.advice in text
