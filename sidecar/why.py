@@ -40,7 +40,7 @@ STANDING: Mapping[str, str] = {
 
 NEXT: Mapping[str, str] = {
     "ruling": "`atlas enable {service} {address}` gives it calls again, for every host.",
-    "weight": "`atlas weight {service} {address} reset` gives it its own weight again.",
+    "weight": "`atlas weight {service} {address} 100` gives it a share of the calls.",
     "version": "`atlas split {service}` and `atlas show {service}` say which versions are to take calls.",
     "damping": "Its log says why it ends again and again. It is taken back once it stays.",
     "ejected": "Its log says what it answers. `atlas disable {service} {address}` takes it out for every host.",

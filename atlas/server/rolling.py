@@ -230,7 +230,7 @@ class Walk:
         self._drain(world, before, previous)
         if self._orders.restarts and not before.incarnation:
             self._say(
-                "has no incarnation: whether it was started anew is taken from the command and from its readiness"
+                "does not say which start of it this is: whether it was started anew is taken from the command and its readiness"
             )
         self._command(before)
         after = self._come_back(before)

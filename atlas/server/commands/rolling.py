@@ -25,7 +25,7 @@ from smartrealm.wording import count, plain, span
 @click.option("--drain-timeout", default="60s", metavar="60s", help="How long its calls may take to end.")
 @click.option("--command-timeout", default="10min", metavar="10min", help="How long the command may take.")
 @click.option("--pause", metavar="30s", help="Wait so long between two instances.")
-@click.option("--no-restart", is_flag=True, help="The command starts nothing anew: the same incarnation will do.")
+@click.option("--no-restart", is_flag=True, help="The command starts nothing anew: the process from before will do.")
 @click.option("--force", is_flag=True, help="Even when no other instance takes calls meanwhile.")
 @writes
 def roll(session: Session, service: str, only: tuple[str, ...], **given: Any) -> None:

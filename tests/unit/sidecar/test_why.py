@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.facts import EjectedServer, Facts, OwnInstance
 from sidecar.model import Plan, Reason, Side, Standing
-from sidecar.why import DECIDED_BY, STANDING, explain, instance_says, why_lines
+from sidecar.why import DECIDED_BY, NEXT, STANDING, explain, instance_says, why_lines
 from tests.unit.sidecar.scene import CALM, HERE, NOW, WELL, decision, guarded, plan_of, service, troubled
 
 
@@ -40,6 +40,18 @@ def test_an_operators_word_is_told_with_its_revision() -> None:
     says = why("teams", "10.0.0.5:7000", facts, plan)["says"]
     assert says.startswith("10.0.0.5:7000 takes no calls since ")
     assert "(15 min), decided by an operator's word at revision 40: bert disabled it: loses requests." in says
+
+
+def test_what_takes_no_calls_leads_to_the_next_step() -> None:
+    """By its reason: what an operator has said is taken back by a command, what a check has found is looked at on its host."""
+    facts, plan = troubled()
+    step = "`atlas enable teams 10.0.0.5:7000` gives it calls again, for every host."
+    assert step in why("teams", "10.0.0.5:7000", facts, plan)["facts"]
+    assert step in why("teams", None, facts, plan)["facts"]
+    failing = plan_of(service("teams", decision("10.0.0.5:7000", "out", "check", "It is not ready.")))
+    assert "On its host: its log, and `sidecar why teams 10.0.0.5:7000`." in why("teams", plan=failing)["facts"]
+    assert not any("atlas enable" in fact for fact in why("identity")["facts"])
+    assert set(NEXT) < set(get_args(Reason))
 
 
 @pytest.mark.parametrize("asked", ["10.0.0.7:8000", "10.0.0.7", "8000"])
