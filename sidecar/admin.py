@@ -27,6 +27,7 @@ from sidecar.audit import Audit
 from sidecar.facts import Facts, Rate
 from sidecar.http_server import Handler, Listener, Request, Response, json_answer, problem
 from sidecar.model import Plan
+from sidecar.rates import FreshRates
 from sidecar.settings import Settings
 from sidecar.status import health_document, rates_document, routes_document, service_document, status_document
 from sidecar.why import explain
@@ -34,8 +35,6 @@ from smartrealm.errors import BadRequest, Forbidden, NotFound, SmartError, Unava
 
 PAGE = Path(__file__).with_name("page")
 EXPORTER_SECONDS = 2.0
-RATES_SECONDS = 1.0
-"""For so long the rates that were asked for are told again, however many look."""
 
 _OURS = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 
@@ -79,17 +78,13 @@ class Admin:
     ) -> None:
         self._source = source
         self._wall_clock = wall_clock
-        self._clock = clock
         self._exporter = exporter or read_exporter
         self._audit = Audit(source.settings.state, wall_clock=wall_clock)
         self._listeners: list[Listener] = []
-        self._asking = threading.Lock()
-        self._rates: tuple[float, Mapping[str, Rate] | Unavailable] | None = None
+        self._rates = FreshRates(source.rates, clock=clock)
+        self._routes_version = _RoutesVersion()
         # Large answers are made one at a time: the agent's own work is then held up by one of them at most, however many ask.
         self._making = threading.Lock()
-        self._looking = threading.Lock()
-        self._seen: tuple[Any, ...] = ()
-        self._version = 0
 
     def start(self) -> Admin:
         """Listen. Raises ConfigurationError when the socket or the port cannot be had."""
@@ -160,7 +155,7 @@ class Admin:
             case ["v1", "routes", service]:
                 return lambda _: self._service(service)
             case ["v1", "rates"]:
-                return lambda _: json_answer(rates_document(self._fresh_rates()))
+                return lambda _: json_answer(rates_document(self._rates.get()))
             case ["v1", "why", service]:
                 return lambda _: self._why(service, None)
             case ["v1", "why", service, address]:
@@ -176,21 +171,12 @@ class Admin:
     def _status(self) -> Response:
         facts, plan = self._source.facts(), self._source.plan()
         document = status_document(facts, plan, self._source.settings, self._wall_clock())
-        return json_answer({**document, "routes_version": self._routes_version(facts, plan)})
+        return json_answer({**document, "routes_version": self._routes_version.of(facts, plan)})
 
     def _routes(self) -> Response:
         facts, plan = self._source.facts(), self._source.plan()
         with self._making:
             return json_answer(routes_document(facts, plan))
-
-    def _routes_version(self, facts: Facts, plan: Plan) -> str:
-        """Another one when /v1/routes says something else: the page asks for that only then."""
-        with self._looking:
-            seen = self._seen
-            if not seen or seen[0] is not plan or seen[1] != facts.ejected or seen[2] != facts.conditions:
-                self._seen = (plan, facts.ejected, facts.conditions)
-                self._version += 1
-            return f"{facts.pid}-{self._version}"
 
     def _service(self, service: str) -> Response:
         facts, plan = self._source.facts(), self._source.plan()
@@ -207,20 +193,6 @@ class Admin:
         if found is None:
             raise NotFound("The groups of checks are live and ready.")
         return json_answer(found[1], found[0])
-
-    def _fresh_rates(self) -> Mapping[str, Rate]:
-        with self._asking:
-            now = self._clock()
-            if self._rates is None or not 0 <= now - self._rates[0] < RATES_SECONDS:
-                try:
-                    found: Mapping[str, Rate] | Unavailable = self._source.rates()
-                except Unavailable as error:
-                    found = error  # Kept as well: one that hangs is not asked by everybody in turn.
-                self._rates = (self._clock(), found)
-            known = self._rates[1]
-        if isinstance(known, Unavailable):
-            raise Unavailable(known.message)
-        return known
 
     def _metrics(self, request: Request) -> Response:
         """Ours, and HAProxy's of `?scope=` (global, frontend and backend unless told; `none` for ours alone)."""
@@ -257,6 +229,23 @@ class Admin:
         self._audit.write("reload", by=by, why=data["why"])
         self._source.reload(why=f"{data['why']} ({by})")
         return json_answer({"reload": "asked for", "by": by})
+
+
+class _RoutesVersion:
+    """Another one when /v1/routes says something else: the page asks for that only then."""
+
+    def __init__(self) -> None:
+        self._looking = threading.Lock()
+        self._seen: tuple[Any, ...] = ()
+        self._number = 0
+
+    def of(self, facts: Facts, plan: Plan) -> str:
+        with self._looking:
+            seen = self._seen
+            if not seen or seen[0] is not plan or seen[1] != facts.ejected or seen[2] != facts.conditions:
+                self._seen = (plan, facts.ejected, facts.conditions)
+                self._number += 1
+            return f"{facts.pid}-{self._number}"
 
 
 _WRITES: Mapping[str, Callable[[Admin, Request], Response]] = {

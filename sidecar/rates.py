@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from sidecar.facts import Rate
 from sidecar.servers import address_of
+from smartrealm.errors import Unavailable
+
+FRESH_SECONDS = 1.0
+"""For so long the rates that were asked for are told again, however many look."""
 
 _SERVER, _BACKEND = "2", "1"
+
+
+class FreshRates:
+    """What `ask` says, asked once for all who look at the same time. Safe from any thread."""
+
+    def __init__(self, ask: Callable[[], Mapping[str, Rate]], *, clock: Callable[[], float]) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._asking = threading.Lock()
+        self._known: tuple[float, Mapping[str, Rate] | Unavailable] | None = None
+
+    def get(self) -> Mapping[str, Rate]:
+        """The rates. Raises Unavailable while HAProxy does not answer."""
+        with self._asking:
+            if self._known is None or not 0 <= self._clock() - self._known[0] < FRESH_SECONDS:
+                try:
+                    found: Mapping[str, Rate] | Unavailable = self._ask()
+                except Unavailable as error:
+                    found = error  # Kept as well: one that hangs is not asked by everybody in turn.
+                self._known = (self._clock(), found)
+            known = self._known[1]
+        if isinstance(known, Unavailable):
+            raise Unavailable(known.message)
+        return known
 
 
 def parse_rates(text: str, owners: Mapping[str, str]) -> dict[str, Rate]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,17 @@ import pytest
 from smartservice import SmartService, create_app
 
 Make = Callable[..., SmartService]
+
+PLACE: Mapping[str, Any] = {
+    "HOST": "127.0.0.1",
+    "PORT": 8000,
+    "ADVERTISE_HOST": "",
+    "ADVERTISE_PORT": 0,
+    "ZONE": "a",
+    "RELEASE": "1.2",
+    "WEIGHT": 50,
+}
+"""The settings from which a service knows what it says of itself in the map."""
 
 
 @pytest.fixture

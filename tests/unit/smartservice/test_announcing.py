@@ -18,21 +18,11 @@ from smartservice.announcing import Announcer, announcement_of, tell_draining, t
 from smartservice.lifecycle import Desk
 from smartservice.registration import AWAY_SECONDS, Registration, instance_of
 from tests.unit.atlas.scripted import ScriptedDirectory
-from tests.unit.smartservice.making import Make, make
+from tests.unit.smartservice.making import PLACE, Make, make
 
 __all__ = ["make"]
 
-CONFIG: dict[str, Any] = {
-    "HOST": "127.0.0.1",
-    "PORT": 8000,
-    "ADVERTISE_HOST": "",
-    "ADVERTISE_PORT": 0,
-    "ZONE": "a",
-    "RELEASE": "1.2",
-    "WEIGHT": 50,
-    "HEALTH_PATH": "/healthcheck",
-    "MANAGEMENT_PORT": 9000,
-}
+CONFIG: dict[str, Any] = {**PLACE, "HEALTH_PATH": "/healthcheck", "MANAGEMENT_PORT": 9000}
 
 
 class Side:

@@ -15,19 +15,9 @@ from smartservice.lifecycle import Desk
 from smartservice.registration import Registration, address_of_this_host, instance_of
 from tests.processes import wait_until
 from tests.unit.atlas.scripted import ScriptedDirectory
-from tests.unit.smartservice.making import Make, make
+from tests.unit.smartservice.making import PLACE, Make, make
 
 __all__ = ["make"]
-
-CONFIG = {
-    "HOST": "127.0.0.1",
-    "PORT": 8000,
-    "ADVERTISE_HOST": "",
-    "ADVERTISE_PORT": 0,
-    "ZONE": "a",
-    "RELEASE": "1.2",
-    "WEIGHT": 50,
-}
 
 
 class Side:
@@ -38,7 +28,7 @@ class Side:
         self.draining = False
         self.registration = Registration(
             cast(Directory, self.directory),
-            lambda: instance_of(CONFIG, service="identity", incarnation="one", draining=self.draining),
+            lambda: instance_of(PLACE, service="identity", incarnation="one", draining=self.draining),
             desk=desk or Desk(),
             ttl_seconds=300,
             is_draining=lambda: self.draining,
@@ -47,7 +37,7 @@ class Side:
 
 def test_an_instance_says_what_its_settings_say() -> None:
     """Address, zone, release and weight come from the settings."""
-    found = instance_of(CONFIG, service="identity", incarnation="one", draining=False)
+    found = instance_of(PLACE, service="identity", incarnation="one", draining=False)
     assert found == Instance("identity", "127.0.0.1", 8000, "a", "1.2", 50, False, "one")
 
 
@@ -64,7 +54,7 @@ def test_an_instance_says_what_its_settings_say() -> None:
 def test_others_are_told_an_address_that_they_can_reach(settings: dict[str, Any], expected: str) -> None:
     """A service that listens on every address tells its host's own; ADVERTISE_HOST and ADVERTISE_PORT win."""
     found = instance_of(
-        {**CONFIG, **settings}, service="identity", incarnation="", draining=False, own_address=lambda: "192.0.2.7"
+        {**PLACE, **settings}, service="identity", incarnation="", draining=False, own_address=lambda: "192.0.2.7"
     )
     assert found.address == expected
 
