@@ -28,6 +28,7 @@ What is to be routed -> what HAProxy knows (`State`)
     barred.py        services that HAProxy will not have, set aside
     leaving.py       servers that take no new calls: counted, then deleted
     ejection.py      when an ejected server is tried again
+    repeats.py       servers whose requests HAProxy has to repeat, which it does not eject by itself
     render.py        HAProxy's file and maps, as text
     template.py      the parts of the file that are the same for every map
 

@@ -78,6 +78,14 @@ class Reading:
     """The names of the servers in maintenance, by backend: they are deleted once they have no connection."""
 
 
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """How many requests a server or a backend got since its worker began, and how many were repeated after one of them failed."""
+
+    requests: int
+    repeated: int
+
+
 class Runtime:
     """The runtime socket of one HAProxy. Not thread-safe: one thread changes, others make a Runtime of their own to look.
 
@@ -154,6 +162,16 @@ class Runtime:
         for table in tables:
             found.update(parse_sessions(table))
         return {server: found.get(server, 0) for server in chosen}
+
+    def repeats(self, backends: Sequence[str] | None = None) -> dict[tuple[str, str], Repeats]:
+        """The counters of every server of these backends, by backend and name; None: those of the backends themselves."""
+        asked = ["show stat -1 2 -1"] if backends is None else [f"show stat {backend} 4 -1" for backend in backends]
+        with self._session() as session:
+            tables = session.answers(asked)
+        found: dict[tuple[str, str], Repeats] = {}
+        for table in tables:
+            found.update(parse_repeats(table))
+        return found
 
     def delete(self, leaving: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
         """Delete servers that are in maintenance (names by backend); gives those that still have a connection, or are in
@@ -360,6 +378,21 @@ def parse_sessions(text: str) -> dict[tuple[str, str], int]:
     current = columns.index("scur")
     rows = (line.split(",", current + 1) for line in lines[1:])
     return {(cells[0], cells[1]): int(cells[current] or 0) for cells in rows if len(cells) > current}
+
+
+def parse_repeats(text: str) -> dict[tuple[str, str], Repeats]:
+    """The answer to `show stat`: the requests of each server or backend, and those that were repeated."""
+    lines = text.strip().split("\n")
+    columns = lines[0].lstrip("# ").split(",")
+    if "wretr" not in columns:
+        return {}  # HAProxy does not know the backend
+    total, repeated = columns.index("stot"), columns.index("wretr")
+    rows = (line.split(",", repeated + 1) for line in lines[1:])
+    return {
+        (cells[0], cells[1]): Repeats(int(cells[total] or 0), int(cells[repeated] or 0))
+        for cells in rows
+        if len(cells) > repeated
+    }
 
 
 def parse_sessions_of_streams(text: str) -> dict[str, int]:

@@ -24,6 +24,7 @@ from sidecar.leaving import Leaving
 from sidecar.model import Condition, Plan, Route, State
 from sidecar.proxy import Proxy, descriptors
 from sidecar.render import Files, fingerprint, render
+from sidecar.repeats import Repeated
 from sidecar.runtime import Reading, Runtime
 from sidecar.servers import address_of
 from sidecar.settings import Settings
@@ -131,6 +132,7 @@ class Steering:
         self._tokens, self._clock, self._wall_clock = tokens, clock, wall_clock
         self._barred = Barred()
         self._leaving = Leaving(proxy, runtime, clock=clock, idle_seconds=settings.compare_seconds)
+        self._repeated = Repeated(runtime.repeats, clock=clock)
         self._filing = Filing(clock=clock, begin=begin)
         self._tried: tuple[Plan, Mapping[str, str]] | None = None
         self._alive_at = self._compare_at = self._keep_down_at = -1.0
@@ -169,6 +171,8 @@ class Steering:
                 self._reload(plan)
             if self._clock() >= self._compare_at:
                 self._compare()
+            if self._clock() >= self._repeated.due_at:
+                self._eject_the_silent()
             self._see_to_the_ejected()
             if self._clock() >= self._leaving.due_at:
                 self._leaving.follow()
@@ -335,6 +339,7 @@ class Steering:
             self.drift_at = self._wall_clock()
             _log.warning("HAProxy knew something else than it should: %d commands set it right", differs)
         self._leaving.look_at(self.known)
+        self._repeated.look()
 
     # -- ejections -----------------------------------------------------------------------------------------------------
 
@@ -349,6 +354,7 @@ class Steering:
     def _note(self, event: Event) -> None:
         now = self._clock()
         self.ejections.take(event, now)
+        self._repeated.forget(event.backend, event.server)
         servers = dict(self.conditions.get(event.backend, {}))
         servers[event.server] = "up" if event.up else "maint" if event.cause == "command" else "down"
         self.conditions = {**self.conditions, event.backend: servers}
@@ -356,6 +362,12 @@ class Steering:
             self.counts.ejections += 1
             service = (self.layout.services() if self.layout else {}).get(event.backend, event.backend)
             _log.warning("HAProxy ejects %s %s: %s", service, address_of(event.server), event.reason or event.cause)
+
+    def _eject_the_silent(self) -> None:
+        for one in self._repeated.follow():
+            if self.conditions.get(one.backend, {}).get(one.server) in ("up", "starting"):
+                self._note(Event(one.backend, one.server, up=False, cause="answers", reason=one.says))
+                self._keep_down_at = -1.0
 
     def _see_to_the_ejected(self) -> None:
         """Set those up again whose time has come, and keep the others down."""
@@ -446,7 +458,7 @@ class Steering:
         self.reloads.not_before = self._clock() + RELOAD_AGAIN_SECONDS
 
     def _until_next(self) -> float:
-        moments = [self._alive_at, self._compare_at, self._leaving.due_at]
+        moments = [self._alive_at, self._compare_at, self._leaving.due_at, self._repeated.due_at]
         if self._filing.next_at is not None:
             moments.append(self._filing.next_at)
         lift_at = self.ejections.next_at(self.wanted.backends)

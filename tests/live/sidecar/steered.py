@@ -124,7 +124,8 @@ def route(service: str, *instances: Instance, **fields: object) -> Route:
 
 
 class Instance:
-    """An HTTP server of this process: it answers with its port, with `status`, while `answers` is set. Keeps connections open."""
+    """An HTTP server of this process: it answers with its port, with `status`, while `answers` is set. Keeps connections open;
+    with the status 0 it ends them without an answer."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -175,6 +176,8 @@ class Instance:
                 self.calls += 1
                 while not self.answers.is_set():
                     await asyncio.sleep(0.005)
+                if not self.status:
+                    return
                 body = str(self.port).encode()
                 writer.write(b"HTTP/1.1 %d Said\r\nContent-Length: %d\r\n\r\n%s" % (self.status, len(body), body))
                 await writer.drain()

@@ -12,6 +12,7 @@ from sidecar.diff import Command, commands, removals
 from sidecar.ejection import Ejections
 from sidecar.events import Event, Events
 from sidecar.model import Route, Side
+from sidecar.repeats import Repeated
 from smartrealm.errors import Unavailable
 from tests.live.sidecar.steered import MAPS, Clients, Instance, Steered, route
 from tests.processes import wait_until
@@ -187,6 +188,24 @@ def test_a_bad_instance_is_out_at_once_and_comes_back_when_it_is_due(one: Steere
             wait_until(lambda: bad.calls > calls + 3, 10, what="calls to the instance that is well again")
     finally:
         watched.events.stop()
+
+
+def test_an_instance_whose_requests_are_repeated_elsewhere_is_found(one: Steered, three: list[Instance]) -> None:
+    """It ends connections without an answer. HAProxy repeats what may be repeated, so that no caller notices, and would call it
+    for ever: its counters tell which one it is."""
+    bad = three[0]
+    one.begin(route("orders", *three))
+    repeated = Repeated(one.runtime.repeats, clock=time.monotonic)
+    repeated.look()
+    bad.status = 0
+    for _ in range(60):
+        assert one.get("orders")[0] == 200
+    assert one.runtime.conditions()["orders"][bad.server.name] != "down"
+    repeated.look()
+    assert repeated.follow() == []
+    for _ in range(30):
+        assert one.get("orders")[0] == 200
+    assert [(found.backend, found.server) for found in repeated.follow()] == [("orders", bad.server.name)]
 
 
 def test_conditions_tell_an_ejected_server_from_one_that_works(one: Steered, three: list[Instance]) -> None:

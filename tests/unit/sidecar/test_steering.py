@@ -16,7 +16,7 @@ from sidecar.files import Problem
 from sidecar.layout import MAPS, NEWER
 from sidecar.model import Condition, Plan, Route, Server, State
 from sidecar.render import Files
-from sidecar.runtime import Reading, Refusal
+from sidecar.runtime import Reading, Refusal, Repeats
 from sidecar.settings import Settings
 from sidecar.steering import Steering
 from smartrealm.errors import ConfigurationError, Unavailable
@@ -42,6 +42,7 @@ class World:
         self.refuse: set[str] = set()
         self.problems: list[Problem] = []
         self.under_way: dict[tuple[str, str], int] = {}
+        self.repeated: dict[tuple[str, str], Repeats] = {}
         self.reload_in = 0.0
         self.reload_error: Exception | None = None
         self.disk_full = False
@@ -124,6 +125,10 @@ class World:
         }
         leaving = {name: tuple(out) for name, out in inside.maint.items() if out}
         return Reading(self.pid, inside.state, conditions, self.description, leaving)
+
+    def repeats(self, backends: Sequence[str] | None = None) -> dict[tuple[str, str], Repeats]:
+        self._alive()
+        return {key: one for key, one in self.repeated.items() if (key[1] == "BACKEND") == (backends is None)}
 
     def delete(self, leaving: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
         inside = self._alive()
@@ -408,6 +413,24 @@ def test_a_draining_server_is_counted_until_it_has_no_call(bench: Bench) -> None
     bench.turn(draining)
     assert bench.steering.applied is draining
     assert bench.steering.busy(draining) == {"identity/10.0.0.1:8002": 1}
+
+
+def test_a_server_whose_requests_are_all_repeated_elsewhere_is_ejected(bench: Bench) -> None:
+    """HAProxy counts no bad answer where it repeats the request: its counters are looked at, and it is told that the server is down."""
+    wanted = plan(identity=[ONE, TWO])
+    bench.turn(wanted)
+    for count in (0, 20, 20, 26):
+        bench.world.repeated = {
+            ("identity", "BACKEND"): Repeats(100, count),
+            ("identity", ONE.name): Repeats(100, 0),
+            ("identity", TWO.name): Repeats(count, count),
+        }
+        bench.turn(wanted, 31 if count < 26 else 1)
+    assert f"set server identity/{TWO.name} health down" in bench.world.sent
+    assert f"set server identity/{ONE.name} health down" not in bench.world.sent
+    (ejection,) = bench.steering.ejections.all()
+    assert (ejection.server, ejection.cause) == (TWO.name, "answers")
+    assert bench.steering.counts.ejections == 1
 
 
 def test_an_ejected_server_is_set_up_again_when_its_time_has_come(bench: Bench) -> None:
