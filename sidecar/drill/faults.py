@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sidecar.drill.journal import Continue, Holding, NoJournal, Undrain, Unlimit, Unroute
+from sidecar.drill.journal import ROUTE_PROTOCOL, Continue, Holding, NoJournal, Undrain, Unlimit, Unroute
 from sidecar.drill.processes import Process, ignores
 from smartrealm.errors import ConfigurationError, Conflict, SmartError, Unavailable
 
@@ -163,16 +163,15 @@ def blackholed(addresses: Sequence[str], journal: Holding | None = None, *, seco
     """Cut this host off from addresses of other hosts: a blackhole route for each (`ip route add blackhole`). What is sent
     there is dropped. Needs root, and is felt by every process of this host. For loopback addresses it does nothing.
 
-    Undone by removing the routes. A correct sidecar serves from the map that it has, and takes nothing out of it.
+    Undone by removing these routes, and no other. A correct sidecar serves from the map that it has, and takes nothing out of it.
     """
     if os.geteuid() != 0:
         raise ConfigurationError("A blackhole route needs root.")
     undos = [Unroute(address) for address in addresses]
     with (journal or NoJournal()).holding(undos, seconds + MARGIN_SECONDS):
         for address in addresses:
-            said = subprocess.run(
-                ["ip", "route", "add", "blackhole", address], capture_output=True, text=True, check=False
-            )
+            words = ["ip", "route", "add", "blackhole", address, "proto", ROUTE_PROTOCOL]
+            said = subprocess.run(words, capture_output=True, text=True, check=False)
             if said.returncode:
                 raise Unavailable(f"ip route add blackhole {address}: {said.stderr.strip()}")
         yield

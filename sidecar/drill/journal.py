@@ -91,15 +91,19 @@ class Undrain:
         return False
 
 
+ROUTE_PROTOCOL = "213"
+"""By which the routes of a drill are known: one that the host has itself stays."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unroute:
-    """Take a blackhole route away again."""
+    """Take a blackhole route of the drill away again."""
 
     kind: ClassVar[str] = "unroute"
     address: str
 
     def run(self) -> bool:
-        words = ["ip", "route", "del", "blackhole", self.address]
+        words = ["ip", "route", "del", "blackhole", self.address, "proto", ROUTE_PROTOCOL]
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
