@@ -61,7 +61,7 @@ class Kills:
         for number in range(3):
             self._start(hosts[number % len(hosts)])
         for _, child in self._running:
-            self._realm.wait_called("identity", self._realm.addresses[child.pid], 30)
+            self._realm.wait_called("identity", self._realm.addresses[child.pid])
 
     @contextmanager
     def loads(self, path: str = "/work?seconds=0.02") -> Iterator[None]:
@@ -81,13 +81,13 @@ class Kills:
         os.killpg(child.pid, signal.SIGKILL)
         wait_until(lambda: not _listens(host.address, port), what="the end of its processes")
         self._ended[port] = time.time()
-        child.process.wait(10)
+        child.process.wait(30)
         for load in self._loads:
             load.wait_for(20)
         time.sleep(0.1)
         self._count(child)
         started = self._start(host)
-        self._realm.wait_called("identity", self._realm.addresses[started.pid], 30)
+        self._realm.wait_called("identity", self._realm.addresses[started.pid])
 
     def lost(self, method: str) -> list[str]:
         return [told for load in self._loads for told in load.lost_of(method)]

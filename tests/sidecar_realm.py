@@ -242,7 +242,7 @@ class AtlasHost:
             log = self.folder / f"atlas-{port}.log"
             self.replicas.append(self.host.run(command, output=log, env=self._environ, cwd=self.folder))
         for child, port in zip(self.replicas[-2:], self._ports, strict=True):
-            child.wait_ready(partial(self._is_ready, port), 30)
+            child.wait_ready(partial(self._is_ready, port))
         return self
 
     def token(self, role: str, subject: str) -> str:
@@ -313,7 +313,7 @@ class SidecarRealm:
         found = told.get("instances", []) if status == 200 else []
         return str(found[0]["standing"]) if found else ""
 
-    def wait_called(self, service: str, address: str, seconds: float = 10.0) -> None:
+    def wait_called(self, service: str, address: str, seconds: float = 60.0) -> None:
         wait_until(lambda: self.is_called(service, address), seconds, what=f"{service} at {address} in every sidecar")
 
     def __enter__(self) -> SidecarRealm:
@@ -352,7 +352,7 @@ class DoorLoad(Callers):
     def lost_of(self, method: str) -> list[str]:
         return [one for one in self.lost if f" {method} " in one]
 
-    def wait_for(self, more: int, seconds: float = 20.0) -> None:
+    def wait_for(self, more: int, seconds: float = 60.0) -> None:
         """Wait until so many more requests were answered."""
         wanted = self.total + more
         wait_until(lambda: self.total >= wanted, seconds, what=f"{more} more answers")

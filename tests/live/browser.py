@@ -153,7 +153,7 @@ class Browser:
             raise AssertionError(f"{script}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 15.0) -> Any:
+    def wait_for(self, script: str, seconds: float = 60.0) -> Any:
         """The value of an expression, as soon as it is true; a page that is not there yet has none."""
         end = time.monotonic() + seconds
         while True:

@@ -20,7 +20,7 @@ from skeleton.errors import NotProven
 from tests.skeleton.conftest import Generator
 from tests.skeleton.doubles import Silent
 
-STOPS = 8
+STOPS = 5
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_stopped_at_any_moment_the_map_knows_what_is_there(mapped: Generator) ->
             process.wait(dice.uniform(0.15, 0.9))
         except subprocess.TimeoutExpired:
             process.send_signal(dice.choice([signal.SIGINT, signal.SIGTERM]))
-            process.wait(30)
+            process.wait(60)
         assert (mapped.into / name).exists() == (name in known(mapped)), (number, process.returncode)
 
 

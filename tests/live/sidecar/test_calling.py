@@ -221,7 +221,7 @@ def test_haproxy_may_stop_and_come_back_without_a_call_lost(
             second.wait_ready(lambda: accepts(proxy.port))
             begun = time.monotonic()
             wait_until(lambda: load.last == through, what="calls through HAProxy again")
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < 10
             load.__exit__()
             assert load.lost == []
 

