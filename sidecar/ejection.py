@@ -147,10 +147,6 @@ class Ejections:
             if ejection.cause == "answers" and _UNREACHED not in ejection.reason and ejection.tried_at is None
         )
 
-    def panicking(self, wanted: Mapping[str, Mapping[str, Server]]) -> tuple[str, ...]:
-        """The backends of which more than half of the servers are ejected for their answers."""
-        return tuple(dict.fromkeys(backend for backend, servers in self._by_backend(wanted) if servers[1]))
-
     def all(self) -> tuple[Ejection, ...]:
         """What is ejected now, the longest first."""
         return tuple(sorted(self._ejected.values(), key=lambda ejection: ejection.since))
@@ -163,11 +159,8 @@ class Ejections:
             if record.up_since is not None and now - record.up_since < FORGIVEN_SECONDS
         )
 
-    def __len__(self) -> int:
-        return len(self._ejected)
-
     def _due(self, wanted: Mapping[str, Mapping[str, Server]]) -> Iterator[tuple[Ejection, float]]:
-        for _, (ejected, panic) in self._by_backend(wanted):
+        for ejected, panic in self._by_backend(wanted):
             for ejection in ejected:
                 if not panic or ejection.cause != "answers":
                     yield ejection, ejection.due_at
@@ -175,9 +168,7 @@ class Ejections:
                 tried_at = self._records[ejection.backend, ejection.server].tried_at
                 yield ejection, ejection.since if tried_at is None else min(ejection.due_at, tried_at + PANIC_SECONDS)
 
-    def _by_backend(
-        self, wanted: Mapping[str, Mapping[str, Server]]
-    ) -> Iterator[tuple[str, tuple[list[Ejection], bool]]]:
+    def _by_backend(self, wanted: Mapping[str, Mapping[str, Server]]) -> Iterator[tuple[list[Ejection], bool]]:
         """The ejected servers of each backend that should take calls, and whether they are more than half of them."""
         by_backend: dict[str, list[Ejection]] = {}
         for ejection in self._ejected.values():
@@ -187,7 +178,7 @@ class Ejections:
             concerned = [ejection for ejection in ejected if ejection.server in takes]
             if concerned:
                 bad = [ejection for ejection in concerned if ejection.cause == "answers"]
-                yield backend, (concerned, len(bad) * 2 > len(takes))
+                yield concerned, len(bad) * 2 > len(takes)
 
 
 def _pause(times: int) -> float:
