@@ -129,7 +129,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
         within_timeout=True,
     ),
     ("slow", "instance"): Rule(
-        "Its answers take longer; the others get more of the calls.",
+        "Its answers take longer, and it keeps its turn: slow is not broken.",
         advice="Slow is not broken: the deadline of its callers is shorter than what it takes, or it lacks a second instance.",
     ),
     ("disk-full", "instance"): Rule(

@@ -62,7 +62,7 @@ def slowed(
     """Stop processes for most of the time (80 % of each quarter of a second) with SIGSTOP and SIGCONT: each answer takes
     longer, none is missing. A host whose processors are taken by somebody else looks like this.
 
-    Undone with SIGCONT. A correct system sends less there and ejects nobody for being slow within the deadline.
+    Undone with SIGCONT. A correct system loses no call and ejects nobody for being slow within the deadline.
     """
     undos = [Continue(one.pid, one.started) for one in processes]
 
