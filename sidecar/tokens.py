@@ -19,7 +19,7 @@ class TokensFile:
         self.trouble = ""
         """What is not right about the file, for the operator; logged once."""
         self._path = path
-        self._changed: tuple[int, int] | None = None
+        self._changed: tuple[int, ...] | None = None
         self._known: Mapping[str, str] = {}
 
     def read(self) -> Mapping[str, str]:
@@ -28,9 +28,10 @@ class TokensFile:
             return self._known
         try:
             found = self._path.stat()
-            if (found.st_mtime_ns, found.st_ino) != self._changed:
+            changed = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
+            if changed != self._changed:
                 text = self._path.read_text(errors="replace")
-                self._known, self._changed = parse_tokens(text), (found.st_mtime_ns, found.st_ino)
+                self._known, self._changed = parse_tokens(text), changed
                 if bad := bad_lines(text):
                     self._tell(f"Line {bad[0]} of {self._path} is no token, and counts for nothing.")
                 else:

@@ -47,6 +47,9 @@ def test_a_file_is_read_when_it_changes_and_only_then(tmp_path: Path) -> None:
     path.write_text(f"shop {BB}\n")
     os.utime(path, (1, 1))
     assert tokens.read() == {BB: "shop"}
+    path.write_text(f"shop {BB}\nbilling {AA}\n")
+    os.utime(path, (1, 1))  # as when both were written within one tick of the clock
+    assert tokens.read() == {BB: "shop", AA: "billing"}
     path.unlink()
-    assert tokens.read() == {BB: "shop"}
+    assert tokens.read() == {BB: "shop", AA: "billing"}
     assert "those known go on" in tokens.trouble
