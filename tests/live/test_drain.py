@@ -85,9 +85,11 @@ def test_a_second_sigterm_ends_the_drain_at_once(tmp_path: Path) -> None:
 def test_ctrl_c_ends_quickly_even_in_the_middle_of_a_request(number: signal.Signals, tmp_path: Path) -> None:
     """No drain, no waiting for a request of 60 seconds; the app is closed all the same."""
     with Instance(tmp_path, variables=DRAIN) as instance:
+        pids: set[str] = set()
+        while len(pids) < 2:  # both have their app
+            pids.add(instance.get("/pid")[1])
         threading.Thread(target=instance.status, args=("/sleep/60.0",), daemon=True).start()
         wait_until(lambda: instance.metrics()["http_requests_in_flight"] >= 2, what="the long request")
-        wait_until(lambda: instance.child.text().count("Booting worker") == 2, what="the workers")
         instance.child.signal(number)
         instance.child.process.wait(20)
         assert instance.child.text().count("closed in") == 2

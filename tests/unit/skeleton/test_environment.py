@@ -34,6 +34,7 @@ def shelf(tmp_path: Path) -> Path:
     (shelf / "venv" / "bin" / "flask").chmod(0o755)
     (shelf / "venv" / "pyvenv.cfg").write_text("home = /usr/bin\ncommand = python -m venv /built/here\n")
     (shelf / "venv" / "lib" / "module.py").write_text("x = 1\n")
+    os.utime(shelf / "venv" / "lib" / "module.py", (1000, 1000))  # what is written next has another time, on any clock
     manifest = {"built_at": "/built/here", "files": _listing(shelf / "venv")}
     (shelf / "manifest.json").write_text(json.dumps(manifest))
     return shelf
