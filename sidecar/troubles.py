@@ -261,7 +261,7 @@ def _doubted(facts: Facts, now: float) -> Iterator[Trouble]:
             "risky" if one.times > 1 else "note",
             "ejected",
             f"{one.service} {one.address} is called again{since(one.since, now)}, and was ejected "
-            f"{count(one.times, 'time')} of late{why}.",
+            f"{'once' if one.times == 1 else f'{one.times} times'} of late{why}.",
             f"Is it there? `atlas ls` tells hosts that are silent. To take it out: `atlas disable {one.service} {one.address}`.",
             one.service,
             one.since,

@@ -101,7 +101,7 @@ def _lies_in(host: str, network: str) -> bool:
 def _refused(what: str, needed: str) -> Forbidden:
     asking = who()
     return Forbidden(
-        f"The token of {asking.subject} (scope {asking.role}) may not {what}: that needs the scope {needed}.",
+        f"The token of {asking.subject} (role {asking.role}) may not {what}: that needs the role {needed}.",
         needed=needed,
     )
 

@@ -96,14 +96,18 @@ function renderRates(answer) {
   rates = answer.services;
   ratesAt = Date.now();
   let all = 0;
+  let errors = 0;
   for (const row of rows.values()) {
     const flow = rates[row.name];
     all += flow ? flow.rate : 0;
     const text = flow ? flowText(row, flow) : "";
+    errors += flow ? row.errorsPerSecond : 0;
     if (row.flow.textContent !== text) row.flow.textContent = text;
     if (row.details.open && flow) fill(row);
   }
   find("number-rate").textContent = figure(all);
+  find("number-errors").textContent = figure(errors);
+  find("number-errors").parentElement.dataset.some = errors ? "yes" : "no";
 }
 
 function flowText(row, flow) {
@@ -114,6 +118,7 @@ function flowText(row, flow) {
   while (row.samples.length > 2 && now - row.samples[0].at > WINDOW_SECONDS) row.samples.shift();
   const first = row.samples[0];
   const perSecond = now > first.at ? (flow.errors - first.errors) / (now - first.at) : 0;
+  row.errorsPerSecond = perSecond;
   row.flow.classList.toggle("late", perSecond > 0);
   row.flow.classList.toggle("quiet", !(perSecond > 0));
   return perSecond > 0 ? `${figure(flow.rate)}/s, ${figure(perSecond)} errors/s` : `${figure(flow.rate)}/s`;
@@ -130,7 +135,7 @@ function renderStatus() {
     state.dataset.says = status.says;
     state.replaceChildren(...sentence(status.says));
   }
-  for (const name of ["services", "instances", "in", "held", "ejected"]) {
+  for (const name of ["instances", "in", "held", "ejected"]) {
     const element = find(`number-${name}`);
     element.textContent = status.numbers[name].toLocaleString("en");
     element.parentElement.dataset.some = status.numbers[name] ? "yes" : "no";
@@ -231,7 +236,7 @@ async function look() {
     try {
       renderRates(await ask("v1/rates", 5));
     } catch {
-      find("number-rate").textContent = "\u2013"; // HAProxy is away; the sentence above says so.
+      for (const name of ["rate", "errors"]) find(`number-${name}`).textContent = "\u2013"; // HAProxy is away; the sentence above says so.
     }
   }
 }

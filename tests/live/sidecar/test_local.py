@@ -169,7 +169,7 @@ def test_an_instance_at_another_address_takes_no_other_out_of_the_map(tmp_path: 
         assert own.host == "127.0.0.1"
         ((name, reason),) = held.left_out.items()
         assert name.startswith("identity@127.0.0.2:")
-        assert "needs the scope operator, service for identity or host for 127.0.0.2" in reason
+        assert "needs the role operator, service for identity or host for 127.0.0.2" in reason
         wait_until(lambda: len(local.instances()) == 1, what="the end of the other one")
         held.refresh()
         wait_until(lambda: not held.left_out)

@@ -98,9 +98,9 @@ def test_errors_of_now_are_told_apart_from_those_of_before(browser: Browser, run
     look(browser, running)
     flow = f"{ROW.format('identity')}.querySelector('.flow').innerText"
     assert browser.wait_for(flow) == "12.5/s"
-    running.source.now_rates = {"identity": Rate(12.5, 2, 3100, 44)}
     errors = "document.getElementById('number-errors').innerText"
     assert browser.evaluate(errors) == "0"
+    running.source.now_rates = {"identity": Rate(12.5, 2, 3100, 44)}
     assert "errors/s" in browser.wait_for(f"{flow}.includes('errors/s') && {flow}", 8)
     assert browser.evaluate(errors) != "0"
 
