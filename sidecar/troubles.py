@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sidecar.facts import Facts
+from sidecar.facts import DoubtedServer, Facts
 from sidecar.model import Decision, Guard, Plan, Route
 from smartrealm.wording import ago, count, moment, plain, since, some, span
 
@@ -256,16 +256,21 @@ def _ejected(facts: Facts, now: float) -> Iterator[Trouble]:
 
 def _doubted(facts: Facts, now: float) -> Iterator[Trouble]:
     for one in sorted(facts.doubted, key=lambda server: (server.service, server.address)):
-        why = f": {_one_line(one.reason)}" if one.reason else ""
         yield Trouble(
             "risky" if one.times > 1 else "note",
             "ejected",
-            f"{one.service} {one.address} is called again{since(one.since, now)}, and was ejected "
-            f"{'once' if one.times == 1 else f'{one.times} times'} of late{why}.",
+            f"{one.service} {doubt_says(one, now)}",
             f"Is it there? `atlas ls` tells hosts that are silent. To take it out: `atlas disable {one.service} {one.address}`.",
             one.service,
             one.since,
         )
+
+
+def doubt_says(one: DoubtedServer, now: float) -> str:
+    """That an instance was ejected of late and is called again, in one sentence that begins with its address."""
+    often = "once" if one.times == 1 else f"{one.times} times"
+    why = f": {_one_line(one.reason)}" if one.reason else ""
+    return f"{one.address} is called again{since(one.since, now)}, and was ejected {often} of late{why}."
 
 
 def _own(facts: Facts, now: float) -> Iterator[Trouble]:

@@ -10,7 +10,7 @@ from typing import Any
 from sidecar.facts import Facts, OwnInstance
 from sidecar.model import Decision, Plan, Route
 from sidecar.status import instance_document, service_document
-from sidecar.troubles import guard_advice, guard_says, silent_says, takes_calls
+from sidecar.troubles import doubt_says, guard_advice, guard_says, silent_says, takes_calls
 from smartrealm.wording import count, moment, plain, since, some, span
 
 DECIDED_BY: Mapping[str, str] = {
@@ -164,6 +164,7 @@ def _route_facts(service: str, facts: Facts, plan: Plan, now: float) -> list[str
     found = []
     if service in plan.guards:
         found += [guard_says(plan.guards[service], now), guard_advice(service)]
+    found += [doubt_says(one, now) for one in facts.doubted if one.service == service]
     route = plan.routes.get(service)
     if route is not None:
         found += _settings_of(route)

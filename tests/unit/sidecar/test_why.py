@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from sidecar.facts import EjectedServer, Facts, OwnInstance
+from sidecar.facts import DoubtedServer, EjectedServer, Facts, OwnInstance
 from sidecar.model import Plan, Reason, Side, Standing
 from sidecar.why import DECIDED_BY, NEXT, STANDING, explain, instance_says, why_lines
 from tests.unit.sidecar.scene import CALM, HERE, NOW, WELL, decision, guarded, plan_of, service, troubled
@@ -120,6 +120,15 @@ def test_an_ejection_is_explained() -> None:
     assert (
         "decided by HAProxy, which saw too many bad answers: Layer7 wrong status. It is tried again at"
         in document["says"]
+    )
+
+
+def test_an_instance_that_goes_in_and_out_is_explained() -> None:
+    """It takes calls just now; that it was ejected of late, how often and why stands beside that."""
+    doubted = (DoubtedServer("identity", "10.0.0.8:8000", NOW - 1, 3, "Layer4 timeout"),)
+    told = why("identity", facts=replace(WELL, doubted=doubted))["facts"]
+    assert any(
+        "10.0.0.8:8000 is called again" in one and "ejected 3 times of late: Layer4 timeout" in one for one in told
     )
 
 
