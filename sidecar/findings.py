@@ -9,10 +9,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from atlas import announcement as announcements
+from sidecar.probe import is_listened_on
 from sidecar.proxy import FIRST_WITH_DYNAMIC_BACKENDS, program_version, version_numbers
 from sidecar.settings import Settings
 from sidecar.tokens import bad_lines, parse_tokens
@@ -107,14 +107,17 @@ def _directory(settings: Settings, free_of: Callable[[Path], int]) -> Iterator[F
 
 def _ports(settings: Settings, runs: bool) -> Iterator[Finding]:
     # Who holds a port cannot be asked; but without a HAProxy, or an agent, of ours it is somebody else.
-    calls = (settings.port, "SIDECAR_PORT", "calls", _is_listening(settings.runtime_socket))
+    calls = (settings.port, "SIDECAR_PORT", "calls", is_listened_on(settings.runtime_socket))
     page = (settings.admin_port, "SIDECAR_ADMIN_PORT", "the page", runs)
     for port, name, what, ours in [*([calls] if settings.loopback else []), *([page] if settings.admin_port else [])]:
         if _is_free(port):
             yield Finding("good", "port", f"Port {port} of 127.0.0.1 is free for {what}.")
             continue
         is_sidecar = _is_sidecar(port, settings)
-        if ours and is_sidecar:
+        if ours and is_sidecar is None:
+            says = f"Port {port} of 127.0.0.1, for {what}, is open, and nothing answers there: what holds it is frozen."
+            yield Finding("wrong", "port", says, "`sidecar status` says what of this sidecar does not answer.")
+        elif ours and is_sidecar:
             yield Finding("good", "port", f"Port {port} of 127.0.0.1 is that of this sidecar: {what}.")
         else:
             yield Finding(
@@ -135,28 +138,22 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _is_listening(path: Path) -> bool:
-    """Whether somebody takes connections at this socket; its file outlives the one who made it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.settimeout(2)
-        try:
-            asking.connect(str(path))
-        except OSError:
-            return False
-        return True
-
-
-def _is_sidecar(port: int, settings: Settings) -> bool:
-    """Whether what answers there answers like a sidecar: 404 with a problem for a service that cannot be, or our status."""
+def _is_sidecar(port: int, settings: Settings) -> bool | None:
+    """Whether what answers there answers like a sidecar: 404 with a problem for a service that cannot be, or our status. None:
+    nothing answers in time."""
     path = "/" if port == settings.port else "/healthcheck/live"
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as asking:
-        asking.settimeout(2)
-        asking.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        said = b""
-        while chunk := asking.recv(8192):
-            said += chunk
-        return b"problem+json" in said if port == settings.port else b'"service":"sidecar"' in said
-    return False
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as asking:
+            asking.settimeout(2)
+            asking.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            said = b""
+            while chunk := asking.recv(8192):
+                said += chunk
+    except TimeoutError:
+        return None
+    except OSError:
+        return False
+    return b"problem+json" in said if port == settings.port else b'"service":"sidecar"' in said
 
 
 def _descriptors(settings: Settings, limit: int) -> Iterator[Finding]:

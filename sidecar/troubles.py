@@ -75,8 +75,9 @@ def _proxy(facts: Facts, now: float) -> Iterator[Trouble]:
             "wrong",
             "proxy",
             f"HAProxy is there and does not answer the agent{since(facts.proxy.away_since, now)}: nothing can be changed, and "
-            f"calls pass as before unless it is frozen{why}.",
-            "End it, by the pid in haproxy.pid: the agent starts the next one at once.",
+            f"calls pass as before unless it is frozen{'' if 'does not answer' in why else why}.",
+            "End it, with kill -9 when it is frozen, by the pid in haproxy.pid: the next one is started at once, by "
+            "`sidecar up`, systemd or the agent.",
             since=facts.proxy.away_since,
         )
         return
@@ -260,7 +261,7 @@ def _doubted(facts: Facts, now: float) -> Iterator[Trouble]:
             "risky" if one.times > 1 else "note",
             "ejected",
             f"{one.service} {doubt_says(one, now)}",
-            f"Is it there? `atlas ls` tells hosts that are silent. To take it out: `atlas disable {one.service} {one.address}`.",
+            f"Its log; `atlas ls` tells whether its host is silent. To take it out: `atlas disable {one.service} {one.address}`.",
             one.service,
             one.since,
         )

@@ -118,6 +118,19 @@ def test_a_port_that_another_sidecar_has(settings: Settings) -> None:
     assert f"Port {settings.port} of 127.0.0.1, for calls, is taken by another sidecar" in found.says
 
 
+def test_a_haproxy_that_is_frozen_is_no_other_program(settings: Settings) -> None:
+    """Its socket and its port are open, and nothing answers: that is told, and nobody is sent to look for another program."""
+    settings.directory.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control, socket.socket() as calls:
+        control.bind(str(settings.runtime_socket))
+        control.listen()
+        calls.bind(("127.0.0.1", settings.port))
+        calls.listen()
+        found = next(one for one in check(settings) if one.topic == "port" and one.level != "good")
+    assert "what holds it is frozen" in found.says
+    assert "SIDECAR_PORT" not in found.advice
+
+
 def test_too_few_descriptors(settings: Settings) -> None:
     """How many connections they leave room for, and what to set."""
     found = bad(settings, "descriptors", descriptors=lambda: 700)
