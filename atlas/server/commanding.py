@@ -137,13 +137,19 @@ def _start(command: str, output: BinaryIO, environ: Mapping[str, str]) -> subpro
 
 
 def _stop(child: subprocess.Popen[bytes], grace: float) -> None:
-    """End it and whatever it has started: a part that took no notice of TERM would go on with an instance that takes calls."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    """End it and whatever it has started: a part that took no notice of TERM would go on with an instance that takes calls. A
+    second Ctrl-C does not wait."""
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, number)
+            end = time.monotonic() + grace
+            while _lives(child) and time.monotonic() < end:
+                time.sleep(POLL_SECONDS)
+    except BaseException:
         with suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        end = time.monotonic() + grace
-        while _lives(child) and time.monotonic() < end:
-            time.sleep(POLL_SECONDS)
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
 
 
 def _lives(child: subprocess.Popen[bytes]) -> bool:
