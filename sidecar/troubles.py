@@ -76,7 +76,7 @@ def _proxy(facts: Facts, now: float) -> Iterator[Trouble]:
             "proxy",
             f"HAProxy is there and does not answer the agent{since(facts.proxy.away_since, now)}: nothing can be changed, and "
             f"calls pass as before unless it is frozen{'' if 'does not answer' in why else why}.",
-            "End it, with kill -9 when it is frozen, by the pid in haproxy.pid: the next one is started at once, by "
+            "End it, with kill -9 when it is frozen, by the pid in haproxy.pid and its child: the next one is started at once, by "
             "`sidecar up`, systemd or the agent.",
             since=facts.proxy.away_since,
         )

@@ -45,7 +45,7 @@ NEXT: Mapping[str, str] = {
     "damping": "Its log says why it ends again and again. It is taken back once it stays.",
     "ejected": "Its log says what it answers. `atlas disable {service} {address}` takes it out for every host.",
     "drain": "On its host: its log, and `sidecar why {service} {address}`.",
-    "check": "On its host: its log, and `sidecar why {service} {address}`.",
+    "check": "It is on this host: its log, and `curl` its health address.",
     "invalid": "`atlas show {service}` shows what the map says of it.",
 }
 """What to do about an instance that takes no calls, by the reason of it."""

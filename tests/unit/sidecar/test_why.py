@@ -49,7 +49,7 @@ def test_what_takes_no_calls_leads_to_the_next_step() -> None:
     assert step in why("teams", "10.0.0.5:7000", facts, plan)["facts"]
     assert step in why("teams", None, facts, plan)["facts"]
     failing = plan_of(service("teams", decision("10.0.0.5:7000", "out", "check", "It is not ready.")))
-    assert "On its host: its log, and `sidecar why teams 10.0.0.5:7000`." in why("teams", plan=failing)["facts"]
+    assert "It is on this host: its log, and `curl` its health address." in why("teams", plan=failing)["facts"]
     assert not any("atlas enable" in fact for fact in why("identity")["facts"])
     assert set(NEXT) < set(get_args(Reason))
 
