@@ -143,6 +143,16 @@ def _new_token(facts: Facts, failure: str | None) -> str:
 
 
 def _lease(facts: Facts) -> Iterator[Trouble]:
+    if facts.lease_failure is not None and "newer incarnation" in facts.lease_failure:
+        says = (
+            f"Another sidecar speaks for {facts.host} in the map: nobody learns of the {count(len(facts.own), 'instance')} "
+            "here, and `atlas drain --wait` does not wait for this one."
+        )
+        advice = (
+            "Give each host its own ADVERTISE_HOST, or end the other one: `atlas sidecars` shows when it was heard."
+        )
+        yield Trouble("wrong", "lease", says, advice)
+        return
     if facts.lease_failure is None or not facts.own:
         return
     yield Trouble(

@@ -120,6 +120,16 @@ def test_a_refused_token_has_an_advice_of_its_own() -> None:
     assert "`atlas token create host web-1`" in found.advice
 
 
+@pytest.mark.parametrize("own", [WELL.own, ()])
+def test_two_sidecars_with_the_name_of_one_host_are_told_so(own: tuple[OwnInstance, ...]) -> None:
+    """The map hears the newer one alone: the other one says why, also without instances, since no drain waits for it."""
+    taken = "The lease sidecar@web-1 is held by a newer incarnation: this one is over."
+    (found,) = troubles(replace(WELL, lease_failure=taken, own=own), CALM, NOW)
+    assert (found.level, found.topic) == ("wrong", "lease")
+    assert "Another sidecar speaks for web-1" in found.says
+    assert "ADVERTISE_HOST" in found.advice
+
+
 def test_a_refused_token_at_the_first_start_and_of_the_lease_is_told_the_same() -> None:
     """Without a map, and where only the lease is refused, a refused token leads to the same next step."""
     refused = "This token is not known here."
