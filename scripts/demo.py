@@ -111,8 +111,9 @@ class Demo:
         )
         hosts.start()
         hellos = [hosts.start_service("hello", host) for host in hosts.names]
-        for host in hosts.names[:2]:
-            hosts.start_service("shop", host)
+        shops = [hosts.start_service("shop", host) for host in hosts.names[:2]]
+        for name, address in (*(("hello", one) for one in hellos), *(("shop", one) for one in shops)):
+            hosts.wait_called(name, address)
         self.environment = {**hosts.environment_of("h1"), "COLUMNS": "110"}
         self.command("sidecar", "status")
         say(

@@ -70,7 +70,7 @@ class Hosts:
             wait(partial(answers, f"http://127.0.0.1:{self.pages[host]}/healthcheck/ready"), f"the sidecar of {host}")
 
     def start_service(self, name: str, host: str) -> str:
-        """Start an instance, again and again should it end; gives its address once it is called from everywhere."""
+        """Start an instance, again and again should it end; gives its address."""
         port = self._free_port()
         environment = self.environment_of(host)
         environment |= {
@@ -85,9 +85,11 @@ class Hosts:
             f"trap exit TERM; while :; do {gunicorn} --pid {self.pid_file(name, port)} & wait; wait; done",
         ]
         self._begin(words, f"{name}-{port}.log", environment, cwd=self._folder.parent / name)
-        address = f"{environment['ADVERTISE_HOST']}:{port}"
-        wait(lambda: self.is_called(name, address), f"{name} at {address} in every sidecar")
-        return address
+        return f"{environment['ADVERTISE_HOST']}:{port}"
+
+    def wait_called(self, name: str, address: str) -> None:
+        """Return when every sidecar sends calls to this instance."""
+        wait(lambda: self.is_called(name, address), f"{name} at {address} in every sidecar", 60)
 
     def pid_file(self, name: str, port: object) -> Path:
         return self._folder / f"{name}-{port}.pid"

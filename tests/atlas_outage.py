@@ -47,7 +47,7 @@ def calling(orders: Running) -> Iterator[Calls]:
         yield calls
     finally:
         done.set()
-        thread.join(15)
+        thread.join(30)
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ def outage_of(folder: Path, seconds: float, *, lease_seconds: float = 3.0, how: 
             served = back()
             begun = time.monotonic()
             everybody = sorted([late.address, *(running.address for running in realm.services["identity"][:2])])
-            wait_until(lambda: realm.addresses("identity") == everybody, 30, what="every registration")
+            wait_until(lambda: realm.addresses("identity") == everybody, 60, what="every registration")
             right_again = time.monotonic() - begun
-            time.sleep(1.5 * lease_seconds)  # nobody who lives is taken out afterwards
+            time.sleep(1.2 * lease_seconds)  # nobody who lives is taken out afterwards
             assert realm.addresses("identity") == everybody
         return Outage(calls.answered, calls.failed, newcomer_answers, right_again)
     finally:
         realm.close()
-        served.stop()
+        served.__exit__()
 
 
 def _take_away(served: ServedAtlas, how: str) -> Callable[[], ServedAtlas]:

@@ -171,11 +171,11 @@ def test_a_broken_endpoint_costs_no_request_anything(endpoint: Any) -> None:
         began = time.monotonic()
         for _ in range(150):
             assert client.get("/crash/2").status_code == 500
-        assert time.monotonic() - began < 20  # waiting for the endpoint would take 300 s
+        assert time.monotonic() - began < 60  # waiting for the endpoint would take 300 s
         assert threading.active_count() <= before + 1
         began = time.monotonic()
         reports.close()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         assert reports.sink.lost > 0  # type: ignore[attr-defined]
 
 

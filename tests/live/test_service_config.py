@@ -55,7 +55,7 @@ def test_200_updates_under_load_never_show_two_versions(serve: Serve, tmp_path: 
         thread.start()
     for number in range(1, 201):
         write(path, number)
-        time.sleep(0.03)
+        time.sleep(0.02)
     written = time.monotonic()
 
     def workers_behind() -> set[int]:

@@ -117,7 +117,7 @@ def test_the_endpoint_that_answers_is_used(server: StoreServer) -> None:
             version = store.put("head", b"1", None)
             with later(0.2, store.put, "head", b"2", version):
                 assert store.wait("head", version, 5).body == b"2"  # type: ignore[union-attr]
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 2.5  # the silent one would be waited for 3 s, each time
         silent.thaw()
 
 
@@ -163,7 +163,7 @@ def test_a_wait_at_a_server_without_majority_does_not_sleep_through_it() -> None
             begun = time.monotonic()
             with later(0.3, cut_off), pytest.raises(Unavailable):
                 store.wait("head", version, 30)
-            assert time.monotonic() - begun < 15
+            assert time.monotonic() - begun < 28
             for server in servers[1:]:
                 server.thaw()
 

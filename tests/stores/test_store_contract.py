@@ -139,7 +139,7 @@ def test_another_client_sees_what_was_written(open_store_again: OpenStore) -> No
     one, two = open_store_again(), open_store_again()
     assert two.get("head") is None
     version = one.put("head", b"1", None)
-    wait_until(lambda: two.get("head"), 5, what="the write")
+    wait_until(lambda: two.get("head"), what="the write")
     assert two.get("head").version == version  # type: ignore[union-attr]
     with pytest.raises(Changed):
         two.put("head", b"2", "never-a-version")
@@ -177,10 +177,10 @@ def test_a_wait_for_what_is_there_already_returns_at_once(store: Store) -> None:
     version = store.put("head", b"1", None)
     begun = time.monotonic()
     for seen in (None, "another-version"):
-        found = store.wait("head", seen, 10)
+        found = store.wait("head", seen, 30)
         assert found is not None
         assert (found.body, found.version) == (b"1", version)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
 
 
 def test_a_wait_without_news_ends_with_none(store: Store) -> None:
@@ -189,7 +189,7 @@ def test_a_wait_without_news_ends_with_none(store: Store) -> None:
     for key, seen in (("head", version), ("other", None)):
         begun = time.monotonic()
         assert store.wait(key, seen, 0.3) is None
-        assert 0.25 < time.monotonic() - begun < 3
+        assert 0.25 < time.monotonic() - begun < 10
 
 
 def test_a_wait_of_no_seconds_looks_once(store: Store) -> None:

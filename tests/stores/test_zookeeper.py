@@ -118,7 +118,7 @@ def test_a_wait_outlives_its_session(open_again: Open, server: StoreServer) -> N
     expire(store, server)
     wait_until(lambda: store._client.client_id not in (None, session))
     other.put("head", b"2", version)
-    thread.join(15)
+    thread.join(30)
 
     assert told == [b"2"]
     assert store.get("head").body == b"2"  # type: ignore[union-attr]
@@ -130,15 +130,15 @@ def test_a_close_ends_the_waits_and_the_threads(open_again: Open) -> None:
     store = open_again()
     version = store.put("head", b"1", None)
     told: list[object] = []
-    thread = threading.Thread(target=lambda: told.append(store.wait("head", version, 15)))
+    thread = threading.Thread(target=lambda: told.append(store.wait("head", version, 30)))
     thread.start()
     time.sleep(0.2)
     begun = time.monotonic()
     store.close()
-    thread.join(15)
+    thread.join(30)
 
     assert told == [None]
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     wait_until(lambda: threading.active_count() <= before)
 
 
@@ -227,7 +227,7 @@ def test_hundreds_of_nodes_are_read_together(store: ZooKeeperStore, server: Stor
             far.get("lease/host-1")
             begun = time.monotonic()
             assert len(far.get_all("lease/")) == 600
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < 5
 
 
 @contextlib.contextmanager

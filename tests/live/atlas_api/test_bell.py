@@ -31,7 +31,7 @@ def test_everybody_who_sleeps_hears_the_bell() -> None:
         threads, woke = sleepers(bell, 100)
         bell.ring()
         for thread in threads:
-            thread.join(5)
+            thread.join(30)
         assert len(woke) == 100
 
 
@@ -41,8 +41,8 @@ def test_a_ring_between_looking_and_sleeping_is_not_missed() -> None:
     heard = bell.rings
     bell.ring()
     begun = time.monotonic()
-    bell.sleep(heard, 5)
-    assert time.monotonic() - begun < 1
+    bell.sleep(heard, 30)
+    assert time.monotonic() - begun < 10
 
 
 def test_who_has_gone_by_itself_does_not_break_the_chain() -> None:
@@ -54,7 +54,7 @@ def test_who_has_gone_by_itself_does_not_break_the_chain() -> None:
         time.sleep(0.018)
         bell.ring()
         for thread in threads:
-            thread.join(5)
+            thread.join(30)
             assert not thread.is_alive()
         assert len(woke) == len(threads)
 
@@ -68,7 +68,7 @@ def test_one_that_went_while_it_was_called_is_passed_over() -> None:
     bell._sleeping = {0: gone, **bell._sleeping}
     bell.ring()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert len(woke) == 3
 
 
@@ -95,7 +95,7 @@ def test_a_second_ring_reaches_those_who_sleep_again() -> None:
     stop.set()
     bell.ring()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
 
 
 def test_a_sleep_ends_after_its_time() -> None:
@@ -103,5 +103,5 @@ def test_a_sleep_ends_after_its_time() -> None:
     bell = Bell()
     begun = time.monotonic()
     bell.sleep(bell.rings, 0.05)
-    assert 0.05 <= time.monotonic() - begun < 2
+    assert 0.05 <= time.monotonic() - begun < 10
     assert bell._sleeping == {}

@@ -142,8 +142,8 @@ def test_what_a_reader_may_not_see_does_not_wake_it_and_moves_it_on(following: F
     since = following.known().position
     threading.Timer(0.02, lambda: book.change(Override("billing", "CURRENCY", "SEK"))).start()
     begun = time.monotonic()
-    update = told(following.news(since, Audience("own", "web"), 0.2))
-    assert time.monotonic() - begun >= 0.2
+    update = told(following.news(since, Audience("own", "web"), 0.8))
+    assert time.monotonic() - begun >= 0.8
     assert isinstance(update, Delta)
     assert (update.edits, update.position) == ((), book.now.position)
 
@@ -238,11 +238,11 @@ def test_everybody_is_sent_away_when_the_instance_drains(book: MapDouble) -> Non
     threading.Timer(0.05, draining.set).start()
     begun = time.monotonic()
     assert follower.news(since, MAP, 20) is None
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert follower.draining
     begun = time.monotonic()
     assert follower.news(since, MAP, 20) is None
-    assert 0.1 <= time.monotonic() - begun < 2
+    assert 0.1 <= time.monotonic() - begun < 10
     book.change(Service("shop"))
     assert isinstance(told(follower.news(since, MAP, 20)), Delta)
     follower.close()

@@ -117,7 +117,7 @@ def test_one_that_is_not_ready_is_not_enabled(realm: Realm) -> None:
     """It is in the map again, and answers 503: nobody is sent there."""
     command = f"{realm.command}; while [ -e {realm.runs.folder}/restart-{{instance}} ]; do sleep 0.02; done"
     thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--ready-timeout", "0.3s")
-    wait_until(lambda: "draining" in realm.states().values(), 5)
+    wait_until(lambda: "draining" in realm.states().values())
     realm.first.ready = False
     thread.join(10)
     (result,) = found
@@ -186,7 +186,7 @@ def test_what_somebody_says_during_the_walk_stays(realm: Realm) -> None:
     folder = realm.runs.folder
     command = f"while [ ! -e {folder}/go ]; do sleep 0.02; done; {realm.command}"
     thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--json", "--force")
-    wait_until(lambda: "draining" in realm.states().values(), 5)
+    wait_until(lambda: "draining" in realm.states().values())
     for double in (realm.first, realm.second):
         host, _, port = double.address.partition(":")
         realm.runs.map.rule(
@@ -208,7 +208,7 @@ def test_one_that_is_gone_when_its_turn_comes_is_told_at_the_end(realm: Realm) -
     folder = realm.runs.folder
     command = f"while [ ! -e {folder}/go ]; do sleep 0.02; done; {realm.command}"
     thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--force")
-    wait_until(lambda: "draining" in realm.states().values(), 5)
+    wait_until(lambda: "draining" in realm.states().values())
     realm.runs.map.release(f"identity@{realm.second.address}", "i1")
     (folder / "go").touch()
     thread.join(20)
@@ -254,7 +254,7 @@ def test_one_that_is_enabled_during_its_drain_is_not_restarted(realm: Realm) -> 
     """It takes calls again, so the command would cost them: the walk stops there."""
     realm.sidecar.sessions = {f"identity/{realm.first.address}": 1}
     thread, found = begin(realm.runs, "roll", "identity", "--command", realm.command)
-    wait_until(lambda: "draining" in realm.states().values(), 5)
+    wait_until(lambda: "draining" in realm.states().values())
     realm.runs.ok("enable", "identity", realm.first.address)
     realm.sidecar.sessions = {}
     thread.join(20)
@@ -291,7 +291,7 @@ def test_a_service_that_the_command_starts_is_not_waited_for(realm: Realm) -> No
     command = f"{realm.command}; sleep 30 & echo $! > {pid}"
     begun = time.monotonic()
     realm.runs.ok("roll", "identity", "--command", command, "--one", realm.first.address)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     os.kill(int(pid.read_text()), 15)
 
 

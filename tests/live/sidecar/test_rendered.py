@@ -360,10 +360,10 @@ def test_a_backup_takes_calls_only_when_no_nearer_one_can(realm: Proxy, instance
 def test_a_connection_that_fails_is_made_elsewhere_at_once(realm: Proxy) -> None:
     """Whatever the method: nothing has been sent."""
     begun = time.monotonic()
-    for number in range(4):
+    for number in range(8):
         answer = realm.ask("half-dead", method="POST" if number % 2 else "GET", body=b"x" if number % 2 else None)
         assert (answer.status, answer.body["instance"]) == (200, "one")
-    assert seconds(begun) < 0.9  # without the pause of a second before the same server is tried again
+    assert seconds(begun) < 3  # without the pause of a second before the same server is tried again, half of the times
 
 
 def _heal(realm: Proxy, service: str) -> None:
@@ -399,7 +399,9 @@ def test_only_what_may_be_repeated_is(
 def test_a_call_that_was_upgraded_may_be_silent(realm: Proxy) -> None:
     """A websocket outlives the time that an answer of its service may take: 200 ms."""
     with socket.create_connection(("127.0.0.1", realm.port), timeout=5) as connection:
-        words = "GET /tunnel HTTP/1.1\r\nHost: x\r\nSmart-Service: quick\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n"
+        words = (
+            "GET /tunnel HTTP/1.1\r\nHost: x\r\nSmart-Service: quick\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n"
+        )
         connection.sendall(words.encode())
         answers = connection.makefile("rb")
         assert answers.readline().split()[1] == b"101"
