@@ -218,3 +218,13 @@ def test_the_image_is_locked_and_runs_as_nobody(rendered: tuple[Plan, Path]) -> 
     assert len(re.findall(r"^FROM ", dockerfile, re.M)) == 2
     assert "--require-hashes" in dockerfile
     assert re.search(r"^USER [1-9]\d+:[1-9]\d+$", dockerfile, re.M)
+
+
+def test_the_image_knows_its_version(rendered: tuple[Plan, Path]) -> None:
+    """`make image` hands its tag in, and the service starts with it as RELEASE: by that a split tells instances apart."""
+    _, folder = rendered
+    told = subprocess.run(
+        ["make", "-n", "image", "TAG=1.5"], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--build-arg RELEASE=1.5 " in told
+    assert re.search(r"^ARG RELEASE=\nENV RELEASE=\$RELEASE$", (folder / "Dockerfile").read_text(), re.M)
