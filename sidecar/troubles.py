@@ -144,10 +144,8 @@ def _new_token(facts: Facts, failure: str | None) -> str:
 
 def _lease(facts: Facts) -> Iterator[Trouble]:
     if facts.lease_failure is not None and "newer incarnation" in facts.lease_failure:
-        says = (
-            f"Another sidecar speaks for {facts.host} in the map: nobody learns of the {count(len(facts.own), 'instance')} "
-            "here, and `atlas drain --wait` does not wait for this one."
-        )
+        unheard = f"nobody learns of the {count(len(facts.own), 'instance')} here, and " if facts.own else ""
+        says = f"Another sidecar speaks for {facts.host} in the map: {unheard}`atlas drain --wait` does not wait for this one."
         advice = (
             "Give each host its own ADVERTISE_HOST, or end the other one: `atlas sidecars` shows when it was heard."
         )
