@@ -98,7 +98,7 @@ class Watching:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(5)
+        self._thread.join(30)
 
 
 @pytest.fixture

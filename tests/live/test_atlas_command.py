@@ -62,7 +62,7 @@ def test_a_command_that_is_ended_cleans_up(server: AtlasServer, tmp_path: Path) 
     with subprocess.Popen([PROGRAM, "import", "--dry-run"], env=env, stdin=subprocess.PIPE) as child:
         wait_until(lambda: list(scratch.glob("atlas-*/rehearsal.db")))
         child.terminate()
-        assert child.wait(10) == 143
+        assert child.wait(30) == 143
     assert list(scratch.iterdir()) == []
 
 
@@ -81,7 +81,7 @@ def test_a_roll_that_is_ended_gives_back_what_it_holds(server: AtlasServer, tmp_
         if how.startswith("SIG"):
             child.send_signal(getattr(signal, how))
         child.stdout.close()
-        assert child.wait(20) in (129, 141, 143)
+        assert child.wait(30) in (129, 141, 143)
     assert not over.exists()
     assert not server.map.world().rulings
 

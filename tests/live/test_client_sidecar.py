@@ -307,4 +307,4 @@ class _also_at:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         os.unlink(self._path)
-        self._thread.join(5)
+        self._thread.join(30)

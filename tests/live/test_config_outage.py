@@ -133,7 +133,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_copy(tmp_path: Path) -> None:
             child.wait_ready(lambda child=child: "ready" in child.text())  # type: ignore[misc]
             time.sleep(chance.uniform(0.0, 0.05))
             child.signal(signal.SIGKILL)
-            child.process.wait(10)
+            child.process.wait(30)
         found = kept.load()
         assert found is not None
         number = int(found.overrides.version[1:])

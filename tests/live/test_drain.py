@@ -77,7 +77,7 @@ def test_a_second_sigterm_ends_the_drain_at_once(tmp_path: Path) -> None:
         instance.child.signal(signal.SIGTERM)
         wait_until(lambda: "draining" in instance.child.text())
         instance.child.signal(signal.SIGTERM)
-        assert instance.child.process.wait(20) == 0
+        assert instance.child.process.wait(30) == 0
         assert "before the drain is over" in instance.child.text()
 
 
@@ -91,7 +91,7 @@ def test_ctrl_c_ends_quickly_even_in_the_middle_of_a_request(number: signal.Sign
         threading.Thread(target=instance.status, args=("/sleep/60.0",), daemon=True).start()
         wait_until(lambda: instance.metrics()["http_requests_in_flight"] >= 2, what="the long request")
         instance.child.signal(number)
-        instance.child.process.wait(20)
+        instance.child.process.wait(30)
         assert instance.child.text().count("closed in") == 2
 
 
@@ -115,7 +115,7 @@ def test_ctrl_c_ends_a_worker_that_is_just_handing_a_request_over(number: signal
         threading.Thread(target=instance.status, args=("/work",), daemon=True).start()
         wait_until((tmp_path / "handing-over").exists, what="a request")
         instance.child.signal(number)
-        instance.child.process.wait(20)
+        instance.child.process.wait(30)
         assert "SIGKILL" not in instance.child.text()
 
 
@@ -134,7 +134,7 @@ def test_a_worker_that_is_still_starting_ends_too(number: signal.Signals, tmp_pa
     with Instance(tmp_path, ready="", more=SLOW_FORK, variables=DRAIN) as instance:
         wait_until(lambda: instance.child.text().count("Booting worker") == 2, what="the workers")
         instance.child.signal(number)
-        instance.child.process.wait(20)
+        instance.child.process.wait(30)
         assert "SIGKILL" not in instance.child.text()
 
 

@@ -63,7 +63,7 @@ def stop(served: Served) -> None:
     served.child.signal(signal.SIGTERM)
     wait_until(lambda: served.get("/healthcheck/ready").status_code == 503, what="readiness turning red")
     assert served.get("/greetings").status_code == 200
-    assert served.child.process.wait(20) == 0
+    assert served.child.process.wait(30) == 0
 
 
 @pytest.mark.needs("postgres")

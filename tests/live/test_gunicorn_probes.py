@@ -83,7 +83,7 @@ def test_a_taken_management_port_is_told_in_one_sentence(tmp_path: Path) -> None
     with Instance(tmp_path / "one", management=True, variables={"DRAIN_SECONDS": 0}) as first:
         second = Instance(tmp_path / "two", ready="", variables={"MANAGEMENT_PORT": first.management})
         with second:
-            assert second.child.process.wait(10) == 1
+            assert second.child.process.wait(30) == 1
             assert f"MANAGEMENT_PORT {first.management} cannot be bound" in second.child.text()
             assert "Traceback" not in second.child.text()
 
@@ -91,7 +91,7 @@ def test_a_taken_management_port_is_told_in_one_sentence(tmp_path: Path) -> None
 def test_bad_settings_end_the_start_with_one_message(tmp_path: Path) -> None:
     """No traceback: the list of mistakes, and exit code 1."""
     with Instance(tmp_path, ready="", variables={"WORKERS": "many", "THREADS": "x"}, smart=True) as instance:
-        assert instance.child.process.wait(10) == 1
+        assert instance.child.process.wait(30) == 1
         text = instance.child.text()
         assert "WORKERS" in text
         assert "THREADS" in text
@@ -122,7 +122,7 @@ def test_a_reload_keeps_the_instance_whole(tmp_path: Path) -> None:
         wait_until(lambda: instance.status("/healthcheck/live", port=instance.management) == 200)
         assert instance.metrics()['http_requests_total{method="GET",route="/work",status="200"}'] == 10
         instance.child.signal(signal.SIGTERM)
-        assert instance.child.process.wait(10) == 0
+        assert instance.child.process.wait(30) == 0
 
 
 @pytest.mark.parametrize("by_module", [False, True])
@@ -135,7 +135,7 @@ def test_a_new_master_takes_the_management_port_over(by_module: bool, tmp_path: 
         wait_until(lambda: instance.child.text().count("Starting gunicorn") == 2)
         wait_until(lambda: instance.child.text().count("Booting worker") >= 4)
         instance.child.signal(signal.SIGTERM)
-        instance.child.process.wait(10)
+        instance.child.process.wait(30)
         for _ in range(4):
             assert instance.status("/healthcheck/live", port=instance.management) == 200
             assert instance.get("/work") == (200, "done")
@@ -150,7 +150,7 @@ def test_the_module_itself_can_be_the_configuration(tmp_path: Path) -> None:
         instance.child.signal(signal.SIGTERM)
         wait_until(lambda: instance.status("/healthcheck/ready", port=instance.management) == 503)
         assert instance.get("/work") == (200, "done")
-        assert instance.child.process.wait(10) == 0
+        assert instance.child.process.wait(30) == 0
 
 
 def test_a_smart_service_shows_all_of_its_workers_numbers(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_directory_goes_with_the_instance(tmp_path: Path) -> None:
         folder = directory(instance)
         assert folder.is_dir()
         instance.child.signal(signal.SIGTERM)
-        instance.child.process.wait(10)
+        instance.child.process.wait(30)
         assert not folder.exists()
 
 

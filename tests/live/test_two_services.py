@@ -106,7 +106,7 @@ def test_an_instance_that_dies_is_gone_when_its_lease_is_over(realm: Realm) -> N
     orders = realm.start("orders", ORDERS)
     wait_until(lambda: len(realm.addresses("identity")) == 2, what="both instances are in the map")
     os.killpg(first.child.pid, signal.SIGKILL)
-    first.child.process.wait(10)
+    first.child.process.wait(30)
     assert {orders.get("/orders").status_code for _ in range(30)} == {200}
     wait_until(lambda: realm.addresses("identity") == [second.address], what="the lease is over")
 

@@ -213,7 +213,7 @@ def late_after(store: Store, change: Callable[[], object], key: str, seen: str |
     time.sleep(0.3)  # so that the wait is under way; if it is not yet, the promise is the same
     begun = time.monotonic()
     change()
-    thread.join(20)
+    thread.join(30)
     assert told
     return told[0][0] - begun, told[0][1]
 

@@ -96,7 +96,7 @@ def test_many_who_wait_for_one_key_share_a_watch(store: ZooKeeperStore, server: 
     assert watches(server) - before == 1
     store.put("head", b"2", version)
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
 
     assert told == [b"2"] * 20
 

@@ -265,12 +265,12 @@ def test_readers_never_take_the_last_threads(book: MapDouble) -> None:
 
 def test_leases_are_swept_while_the_worker_lives(following: Follower, book: MapDouble) -> None:
     """Again after the store was away."""
-    assert book.swept.wait(2)
+    assert book.swept.wait(30)
     book.away = "the store is away"
     time.sleep(0.1)
     book.away = None
     book.swept.clear()
-    assert book.swept.wait(2)
+    assert book.swept.wait(30)
 
 
 def test_closing_ends_the_threads(book: MapDouble) -> None:
@@ -281,6 +281,6 @@ def test_closing_ends_the_threads(book: MapDouble) -> None:
     follower.close()
     follower.start()
     for thread in threads:
-        thread.join(2)
+        thread.join(30)
     assert [thread for thread in threads if thread.is_alive()] == []
     assert book.closed

@@ -119,7 +119,7 @@ def test_one_that_is_not_ready_is_not_enabled(realm: Realm) -> None:
     thread, found = begin(realm.runs, "roll", "identity", "--command", command, "--ready-timeout", "0.3s")
     wait_until(lambda: "draining" in realm.states().values())
     realm.first.ready = False
-    thread.join(10)
+    thread.join(30)
     (result,) = found
     assert result.exit_code == 1  # type: ignore[attr-defined]
     assert "not ready at /healthcheck/ready" in result.stderr  # type: ignore[attr-defined]
@@ -193,7 +193,7 @@ def test_what_somebody_says_during_the_walk_stays(realm: Realm) -> None:
             Ruling("identity", host, int(port), "disabled", reason="it burns", author="anna"), by=ANNA, force=True
         )
     (folder / "go").touch()
-    thread.join(20)
+    thread.join(30)
     (result,) = found
     assert f"{realm.first.address} is disabled by anna: it burns, and stays so" in result.stderr  # type: ignore[attr-defined]
     document = json.loads(result.stdout)  # type: ignore[attr-defined]
@@ -211,7 +211,7 @@ def test_one_that_is_gone_when_its_turn_comes_is_told_at_the_end(realm: Realm) -
     wait_until(lambda: "draining" in realm.states().values())
     realm.runs.map.release(f"identity@{realm.second.address}", "i1")
     (folder / "go").touch()
-    thread.join(20)
+    thread.join(30)
     (result,) = found
     *_, last = result.stdout.splitlines()  # type: ignore[attr-defined]
     assert last.startswith("identity: 1 of 2 instances rolled")
@@ -232,7 +232,7 @@ def test_a_weight_whose_time_ends_during_the_walk_ends(realm: Realm) -> None:
             realm.runs.ok("weight", "identity", double.address, str(later))
         wait_until(lambda until=until: time.time() > until, 5)  # type: ignore[misc]
         go.touch()
-        thread.join(20)
+        thread.join(30)
         known = realm.runs.map.world().rulings.get(f"identity/{double.address}")
         assert (known.weight if known else None) == expected, found
         assert realm.states()[double.address] == "enabled"
@@ -257,7 +257,7 @@ def test_one_that_is_enabled_during_its_drain_is_not_restarted(realm: Realm) -> 
     wait_until(lambda: "draining" in realm.states().values())
     realm.runs.ok("enable", "identity", realm.first.address)
     realm.sidecar.sessions = {}
-    thread.join(20)
+    thread.join(30)
     (result,) = found
     assert result.exit_code == 1  # type: ignore[attr-defined]
     assert "somebody has enabled it meanwhile" in result.stderr  # type: ignore[attr-defined]

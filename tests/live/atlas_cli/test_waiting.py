@@ -54,7 +54,7 @@ def test_drain_returns_when_all_go_by_it_and_all_calls_have_ended(filled: Runs) 
         awhile()
         assert thread.is_alive(), found
         slow.sessions = {"identity/web-2:8010": 9}
-        thread.join(10)
+        thread.join(30)
     (result,) = found
     assert result.exit_code == 0, result.output  # type: ignore[attr-defined]
     text = result.output  # type: ignore[attr-defined]

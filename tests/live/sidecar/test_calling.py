@@ -215,7 +215,7 @@ def test_haproxy_may_stop_and_come_back_without_a_call_lost(
         wait_until(lambda: load.calls > 50 and load.last == through, what="calls through HAProxy")
         proxy.child.signal(signal.SIGUSR1)  # a soft stop
         wait_until(lambda: load.last not in ("", through), what="calls past HAProxy")
-        proxy.child.process.wait(10)
+        proxy.child.process.wait(30)
         log = proxy.settings.directory / "second.log"
         with Child(["haproxy", "-db", "-f", proxy.settings.proxy_config], output=log) as second:
             second.wait_ready(lambda: accepts(proxy.port))

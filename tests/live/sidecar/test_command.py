@@ -95,7 +95,7 @@ def test_a_program_is_brought_in_looked_at_and_taken_out(host: Host, tmp_path: P
         host.run("unregister", "files")
         wait_until(lambda: not host.json("why", "files")["known"], what="the end of the instance")
         assert "The agent (process" in host.run("stop").stdout
-        assert agent.process.wait(10) == 0
+        assert agent.process.wait(30) == 0
         assert not accepts(host.port)
 
 
@@ -103,7 +103,7 @@ def test_an_agent_that_was_killed_is_told_from_a_proxy_that_was(host: Host) -> N
     """`status` ends with 5 and says that calls go on; `check` finds it, too; the next agent adopts what runs."""
     with host.start() as agent:
         agent.signal(signal.SIGKILL)
-        agent.process.wait(5)
+        agent.process.wait(30)
         told = host.run("status", code=5).stderr
         assert "goes on with what it knew" in told
         assert accepts(host.port)

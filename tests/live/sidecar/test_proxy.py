@@ -63,7 +63,7 @@ def test_a_reload_takes_over_what_the_file_says_and_keeps_the_call_under_way(one
         assert one.proxy.sessions([server]) == {server: 1}
     finally:
         slow.answers.set()
-        call.join(10)
+        call.join(30)
     assert answer == [(200, str(slow.port).encode())]
     assert one.proxy.sessions([server]) == {server: 0}
 
@@ -193,7 +193,7 @@ def test_two_agents_that_start_at_once_start_one_haproxy(one: Steered, two: list
     for agent in agents:
         agent.start()
     for agent in agents:
-        agent.join(20)
+        agent.join(30)
     assert sorted(started) == [False, False, False, True]
 
 
@@ -244,7 +244,7 @@ def test_a_stop_ends_what_is_under_way_and_is_bounded(one: Steered, two: list[In
     wait_until(lambda: slow.calls, what="the call at its instance")
     threading.Timer(0.3, slow.answers.set).start()
     assert one.proxy.stop(30)
-    call.join(10)
+    call.join(30)
     assert answers == [200]
     slow.answers.clear()
     assert one.proxy.start()
@@ -258,7 +258,7 @@ def test_a_stop_ends_what_is_under_way_and_is_bounded(one: Steered, two: list[In
     wait_until(lambda: slow.calls == 2, 5, what="the second call")
     assert not one.proxy.stop(0.1)
     assert not one.proxy.is_running()
-    doomed.join(5)
+    doomed.join(30)
     assert one.proxy.stop(0.1), "there is nothing left to stop"
 
 

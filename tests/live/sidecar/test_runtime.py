@@ -69,7 +69,7 @@ def test_a_server_is_deleted_once_its_calls_are_over(one: Steered, three: list[I
         assert one.get("orders") == (200, str(other.port).encode())
     finally:
         slow.answers.set()
-        call.join(10)
+        call.join(30)
     assert answer == [(200, str(slow.port).encode())]
     assert one.runtime.sessions([server]) == {server: 0}
     # HAProxy 2.6 keeps the idle connection to it for some seconds, and the server as long; an instance that stops ends that.

@@ -246,7 +246,7 @@ def test_told_to_stop_it_answers_what_it_has(host: Host, up: Child, server: _Ser
     wait_until(lambda: "/?1.5" in server.asked, what="the call")
     agent, master = host.agent(), host.haproxy()
     up.signal(signal.SIGTERM)
-    assert up.process.wait(10) == 0
+    assert up.process.wait(30) == 0
     thread.join()
     assert answers == [200]
     assert host.ask() == 0
@@ -261,7 +261,7 @@ def test_with_leave_the_host_leaves_the_map(host: Host, instance: int) -> None:
         child.wait_ready(lambda: host.ask() == 200)
         assert _registered(host)
         child.signal(signal.SIGINT)
-        assert child.process.wait(10) == 0
+        assert child.process.wait(30) == 0
     assert not _registered(host)
 
 
@@ -290,7 +290,7 @@ def test_killed_it_leaves_nothing_behind(host: Host, up: Child) -> None:
     """Without its supervisor neither program goes on: the next `sidecar up` finds the port and the directory free."""
     agent, master = host.agent(), host.haproxy()
     os.kill(up.pid, signal.SIGKILL)
-    up.process.wait(5)
+    up.process.wait(30)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (agent, master)), what="the end of both")
     assert not is_listened_on(host.directory / "master.sock")
     with host.run("up") as child:
@@ -319,7 +319,7 @@ def test_the_first_process_of_a_container_takes_in_orphans(tmp_path: Path) -> No
         child.wait_ready(lambda: child.text().count("once started") >= 3)
         wait_until(lambda: not _zombies(child.pid), what="no zombie")
         child.signal(signal.SIGTERM)
-        assert child.process.wait(10) == 0
+        assert child.process.wait(30) == 0
 
 
 def _zombies(pid: int) -> list[str]:

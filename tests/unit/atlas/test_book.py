@@ -267,7 +267,7 @@ def test_a_closed_map_ends_waiting(store: FaultyStore) -> None:
     thread.start()
     wait_until(lambda: any(one.name == "atlas-catalogue" for one in threading.enumerate()), 5)
     book.close()
-    thread.join(5)
+    thread.join(30)
     assert "closed" in str(told[0])
     assert not [one for one in threading.enumerate() if one.name.startswith("atlas-")]
 

@@ -72,7 +72,7 @@ def server() -> Iterator[Scripted]:
     yield scripted
     http.shutdown()
     http.server_close()
-    thread.join(5)
+    thread.join(30)
 
 
 class Time:

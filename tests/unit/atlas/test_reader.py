@@ -124,7 +124,7 @@ def test_a_reader_that_nobody_holds_ends_its_thread() -> None:
     del reader
     gc.collect()
     directory.say(None)
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 

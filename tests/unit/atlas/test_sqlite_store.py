@@ -135,7 +135,7 @@ def test_closing_ends_a_wait(tmp_path: Path) -> None:
     while store._connection is None:
         pass
     store.close()
-    thread.join(5)
+    thread.join(30)
     assert told == [None]
     store.close()
 

@@ -34,7 +34,7 @@ def answering(*parts: bytes, closes: bool = True, host: str = "127.0.0.1") -> It
         thread = Thread(target=answer)
         thread.start()
         yield listener.getsockname()[1], asked
-        thread.join(5)
+        thread.join(30)
         for connection in kept:
             connection.close()
 

@@ -79,7 +79,7 @@ def haproxy(answer: Callable[[str], str | None]) -> Iterator[Path]:
             yield path
         finally:
             listening.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+            thread.join(30)
 
 
 def ordinary(text: str, pid: int = 7) -> str:

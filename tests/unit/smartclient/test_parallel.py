@@ -29,7 +29,7 @@ def after(event: threading.Event, result: Any) -> Callable[[], Any]:
     """A call that answers when the event is set."""
 
     def call() -> Any:
-        assert event.wait(5)
+        assert event.wait(30)
         return result
 
     return call
@@ -39,7 +39,7 @@ def background_wait(event: threading.Event, done: threading.Semaphore | None = N
     """Work for the pool that lasts until the event is set."""
 
     def work() -> None:
-        assert event.wait(5)
+        assert event.wait(30)
         if done is not None:
             done.release()
 
@@ -186,7 +186,7 @@ def test_a_cancelled_task_begins_nothing_more() -> None:
 
     def begin() -> None:
         first.set()
-        assert go.wait(5)
+        assert go.wait(30)
 
     async def main() -> None:
         calls = [begin, *(lambda number=number: made.append(number) for number in range(20))]

@@ -233,7 +233,7 @@ def test_nobody_waits_for_a_callback() -> None:
     source.tell(said("v2", {"PAGE_SIZE": 30}))
     thread = threading.Thread(target=found.refresh)
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(30)
     answers: list[object] = []
     reader = threading.Thread(
         target=lambda: answers.extend(
@@ -241,9 +241,9 @@ def test_nobody_waits_for_a_callback() -> None:
         )
     )
     reader.start()
-    reader.join(10)
+    reader.join(30)
     leave.set()
-    thread.join(10)
+    thread.join(30)
     assert answers == ["v2", 30, "v2"]
 
 

@@ -78,7 +78,7 @@ def test_requests_are_counted_while_they_run() -> None:
     row = lifecycle.row(8)
     assert (lifecycle.busy(), row.busy, row.beat - row.oldest) == (2, 2, 5.0)
     go.set()
-    thread.join(5)
+    thread.join(30)
     lifecycle.leave()
     assert (lifecycle.busy(), lifecycle.row(8).oldest) == (0, 0.0)
 

@@ -53,7 +53,7 @@ def server(answer: Callable[[bytes], bytes | None]) -> Iterator[tuple[str, list[
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(5)
+        thread.join(30)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class Blocked:
         self.taken: list[int] = []
 
     def send(self, item: int) -> None:
-        assert self.release.wait(5)
+        assert self.release.wait(30)
         self.taken.append(item)
 
 
