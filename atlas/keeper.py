@@ -92,6 +92,7 @@ class Keeper:
 
     def _renew(self) -> float:
         """Renew once; gives the seconds until the next time."""
+        lease = self._held
         try:
             lease = self._describe()
             if lease is None:
@@ -101,11 +102,12 @@ class Keeper:
             self._directory.sweep()
         except Exception as error:
             if self.failure is None:
-                _log.warning("this instance could not be registered, trying again: %s", _told(error))
+                which = lease.id if lease is not None else "of this program"
+                _log.warning("the lease %s could not be renewed, trying again: %s", which, _told(error))
             self.failure = _told(error)
             return RETRY_SECONDS * (0.5 + self._spread())
         if self.failure is not None:
-            _log.info("this instance is registered again")
+            _log.info("the lease %s is held again", lease.id)
         self._held, self.failure = lease, None
         return lease.ttl_seconds / 3 * (0.9 + self._spread() / 10)
 
@@ -113,7 +115,7 @@ class Keeper:
         try:
             self._directory.release(lease.id, lease.incarnation)
         except Unavailable as error:
-            _log.warning("the map could not be told that this instance leaves; its lease ends by itself: %s", error)
+            _log.warning("the lease %s could not be given back, and ends by itself: %s", lease.id, error)
         except Exception:
             _log.exception("the lease could not be given back")
 

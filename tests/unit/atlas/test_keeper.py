@@ -75,8 +75,8 @@ def test_an_outage_is_told_once_and_survived(caplog: pytest.LogCaptureFixture) -
         wait_until(lambda: keeper.failure is None)
         keeper.close()
     assert [record.message for record in caplog.records] == [
-        "this instance could not be registered, trying again: away",
-        "this instance is registered again",
+        "the lease identity@h:1 could not be renewed, trying again: away",
+        "the lease identity@h:1 is held again",
     ]
 
 
@@ -87,4 +87,4 @@ def test_a_map_that_is_away_does_not_stop_a_service_from_stopping(caplog: pytest
     directory.held.get(timeout=5)
     directory.refuse = Unavailable("away")
     keeper.close()
-    assert "its lease ends by itself" in caplog.text
+    assert "the lease identity@h:1 could not be given back, and ends by itself" in caplog.text
