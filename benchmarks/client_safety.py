@@ -18,7 +18,7 @@ def run() -> list[Claim]:
     """The fork, 10,000 calls with faults, the breaker."""
     with tempfile.TemporaryDirectory() as folder:
         wrong, calls = wrong_after_fork(Path(folder, "fork"))
-        injected = inject(Path(folder, "faults"))
+        injected = inject(Path(folder, "faults"), 10_000)
     empty = len(injected.bodies - {BODY})
     opened, probes = _opens_after(), _probes()
     return [

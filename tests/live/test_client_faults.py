@@ -1,4 +1,4 @@
-"""10,000 calls against servers that fail in every way: nothing is executed twice that must not be, nothing arrives empty."""
+"""Calls against servers that fail in every way: nothing is executed twice that must not be, nothing arrives empty."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from smartclient import breaker
 from smartclient.runtime import Mesh, Options
 from tests.faults import FaultServer, Reaction, Seen, answer, close, half, hang, reset, world_of
 
-CALLS = 10_000
 THREADS = 4
 BODY = b"one-shot"
 
@@ -35,7 +34,7 @@ class Injected:
     good: int
 
 
-def inject(folder: Path) -> Injected:
+def inject(folder: Path, calls: int) -> Injected:
     """A third of all requests fail: refused, reset before and after the request, closed, half answered, late, 429, 500, 502, 503."""
     chance = random.Random(11)
     greetings: list[Reaction | None] = [None] * 30 + [reset, close]
@@ -49,11 +48,14 @@ def inject(folder: Path) -> Injected:
     gone = FaultServer()
     gone.close()
     known = world_of([*(one.address for one in servers), gone.address])
-    never_open = breaker.Settings(least_calls=CALLS * 10, newest_calls=CALLS * 10)
+    never_open = breaker.Settings(least_calls=calls * 10, newest_calls=calls * 10)
     mesh = Mesh(Options(state_dir=str(folder), breaker=never_open, deadline_seconds=5), world=lambda: known)
     wrong: list[str] = []
     outcomes: Counter[str] = Counter()
-    threads = [threading.Thread(target=_call, args=(mesh, number, wrong, outcomes)) for number in range(THREADS)]
+    threads = [
+        threading.Thread(target=_call, args=(mesh, number, calls // THREADS, wrong, outcomes))
+        for number in range(THREADS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -73,20 +75,21 @@ def inject(folder: Path) -> Injected:
     )
 
 
-def test_ten_thousand_fault_injected_calls(tmp_path: Path) -> None:
-    """No POST without a key is executed twice, no one-shot body arrives short, and each answer is that of its call."""
-    injected = inject(tmp_path / "state")
-    assert injected.calls == CALLS
+def test_two_thousand_fault_injected_calls(tmp_path: Path) -> None:
+    """No POST without a key is executed twice, no one-shot body arrives short, and each answer is that of its call. (The benchmark
+    sends 10,000.)"""
+    injected = inject(tmp_path / "state", 2_000)
+    assert injected.calls == 2_000
     assert injected.executed_twice == []
     assert injected.bodies == {BODY}
     assert injected.wrong == []
     assert injected.repeated > 0  # the faults were there
-    assert injected.good > CALLS / 2
+    assert injected.good > 1_000
 
 
-def _call(mesh: Mesh, thread: int, wrong: list[str], outcomes: Counter[str]) -> None:
+def _call(mesh: Mesh, thread: int, calls: int, wrong: list[str], outcomes: Counter[str]) -> None:
     session = smartclient.Session(mesh=mesh)
-    for number in range(CALLS // THREADS):
+    for number in range(calls):
         name = f"{thread}-{number}"
         kinds: list[tuple[str, Callable[[str], requests.Response]]] = [
             (f"/once-{name}", lambda path: session.post(f"service://identity{path}", data=b"x")),
