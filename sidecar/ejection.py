@@ -6,7 +6,7 @@ A server that could not be connected to is tried at these times, too, or comes b
 
 When more than half of the servers of a backend that should take calls are ejected for their answers, the fault is likely not
 theirs: all of these are tried at once, and again each second. Calling bad ones beats calling none. Calling dead ones does not:
-those that a check found dead wait for their time.
+those that could not be connected to wait for their time while others are left, and those that a check found dead always do.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class Ejection:
     tried_at: float | None
     """When it was set up again last, without having come up yet."""
     due_at: float
+
+    @property
+    def unreached(self) -> bool:
+        """Whether calls could not be connected, so that there were no answers to be bad."""
+        return _UNREACHED in self.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ class Ejections:
         return tuple(
             (ejection.backend, ejection.server)
             for ejection, _ in self._due(wanted)
-            if ejection.cause == "answers" and _UNREACHED not in ejection.reason and ejection.tried_at is None
+            if ejection.cause == "answers" and not ejection.unreached and ejection.tried_at is None
         )
 
     def all(self) -> tuple[Ejection, ...]:
@@ -160,16 +165,19 @@ class Ejections:
         )
 
     def _due(self, wanted: Mapping[str, Mapping[str, Server]]) -> Iterator[tuple[Ejection, float]]:
-        for ejected, panic in self._by_backend(wanted):
+        for ejected, count in self._by_backend(wanted):
+            observed = [ejection for ejection in ejected if ejection.cause == "answers"]
+            bad = [ejection for ejection in observed if not ejection.unreached]
+            hasty = observed if len(observed) == count else bad if len(bad) * 2 > count else []
             for ejection in ejected:
-                if not panic or ejection.cause != "answers":
+                if ejection not in hasty:
                     yield ejection, ejection.due_at
                     continue
                 tried_at = self._records[ejection.backend, ejection.server].tried_at
                 yield ejection, ejection.since if tried_at is None else min(ejection.due_at, tried_at + PANIC_SECONDS)
 
-    def _by_backend(self, wanted: Mapping[str, Mapping[str, Server]]) -> Iterator[tuple[list[Ejection], bool]]:
-        """The ejected servers of each backend that should take calls, and whether they are more than half of them."""
+    def _by_backend(self, wanted: Mapping[str, Mapping[str, Server]]) -> Iterator[tuple[list[Ejection], int]]:
+        """The ejected servers of each backend that should take calls, and how many of its servers should."""
         by_backend: dict[str, list[Ejection]] = {}
         for ejection in self._ejected.values():
             by_backend.setdefault(ejection.backend, []).append(ejection)
@@ -177,8 +185,7 @@ class Ejections:
             takes = {name for name, server in wanted.get(backend, {}).items() if not server.draining and server.weight}
             concerned = [ejection for ejection in ejected if ejection.server in takes]
             if concerned:
-                bad = [ejection for ejection in concerned if ejection.cause == "answers"]
-                yield concerned, len(bad) * 2 > len(takes)
+                yield concerned, len(takes)
 
 
 def _pause(times: int) -> float:

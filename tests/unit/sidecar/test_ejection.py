@@ -102,6 +102,31 @@ def test_dead_servers_are_no_reason_for_haste() -> None:
     assert ejections.due(7.0, FOUR) == ()
 
 
+UNREACHED = "Detected 5 consecutive errors, last one was: L4 unsuccessful connection"
+
+
+def test_servers_that_calls_cannot_reach_wait_while_another_is_left() -> None:
+    """Three of four are dead: setting them up each second would send calls from one to the next, and past the one that lives."""
+    ejections = Ejections()
+    for name in "abc":
+        ejections.down("orders", name, 0.0, UNREACHED)
+    assert ejections.due(4.9, FOUR) == ()
+    assert len(ejections.due(5.0, FOUR)) == 3
+
+
+def test_when_no_server_is_left_those_that_calls_cannot_reach_are_tried_each_second() -> None:
+    """All of a service start anew at once: the first that listens is called within a second."""
+    ejections = Ejections()
+    for name in "abcd":
+        ejections.down("orders", name, 0.0, UNREACHED)
+    assert len(ejections.due(0.0, FOUR)) == 4
+    for name in "abcd":
+        ejections.up("orders", name, 0.0)
+        ejections.down("orders", name, 0.1, UNREACHED)
+    assert ejections.due(0.9, FOUR) == ()
+    assert len(ejections.due(1.0, FOUR)) == 4
+
+
 def test_servers_that_should_take_no_calls_are_left_alone_and_do_not_count() -> None:
     """One that drains, has no weight or is gone is never set up, and the half is that of the others."""
     state = wanted("a", "b", drains={"draining": True}, light={"weight": 0})
@@ -160,7 +185,7 @@ def test_a_server_with_bad_answers_is_kept_down_until_its_time() -> None:
 def test_a_server_that_could_not_be_connected_to_may_come_back_by_itself() -> None:
     """As may one that a check found dead, one that drains, and one that is gone: nothing is said of these."""
     ejections = Ejections()
-    ejections.down("orders", "a", 0.0, "Detected 5 consecutive errors, last one was: L4 unsuccessful connection")
+    ejections.down("orders", "a", 0.0, UNREACHED)
     ejections.down("orders", "b", 0.0, "Layer4 connection problem", "check")
     ejections.down("orders", "gone", 0.0, "bad")
     assert ejections.kept_down(FOUR) == ()
