@@ -89,6 +89,7 @@ class Demo:
             **{name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON},
             "STATE_DIR": str(self.folder / "state"),
             "PROBE_INTERVAL": "0.5",
+            "DRAIN_SECONDS": "2",
         }
 
     def run(self) -> None:
@@ -259,7 +260,7 @@ class Demo:
             self.hosts.end()
         for process in self.running:
             if process.poll() is None:
-                process.terminate()
+                process.send_signal(signal.SIGINT)  # nobody calls any more: no drain
         for process in self.running:
             try:
                 process.wait(15)
