@@ -4,7 +4,8 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+# Two files of tests beside each other; with arguments of your own one after the other.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 BENCH_ARGS ?=
 CODE := smartrealm atlas smartconfig smartclient healthcheck smartservice sidecar skeleton tests benchmarks scripts
 

@@ -25,11 +25,11 @@ DONE = ""
 """The answer to a command that worked and has nothing to say."""
 
 CHECK = (
-    "check inter 60s fastinter 3s downinter 3s fall 3 rise 2 observe layer7 error-limit 5 on-error mark-down slowstart 5s"
+    "check inter 60s fastinter 1s downinter 1s fall 3 rise 3 observe layer7 error-limit 5 on-error mark-down slowstart 5s"
     " pool-purge-delay 1s"
 )
 """How every server is looked after: a plain connection once a minute, and the answers that pass by. One that is down is looked
-at every 3 s, so that a HAProxy without its agent finds it again; `Ejections.kept_down` has it wait where its answers were bad.
+at every second, so that a HAProxy without its agent finds it again; `Ejections.kept_down` has it wait where its answers were bad.
 Without `fastinter` an ejection would leave the time of the next look as it was. (`tcp-ut` would notice a host without power
 sooner; a server that is added at run time takes none.)"""
 

@@ -1,6 +1,6 @@
 """When a server that HAProxy has ejected is set up again. Decides only; the clock is handed in.
 
-HAProxy takes a server out after some bad answers, and takes it in again after two mere connections, within 9 s. So it is kept
+HAProxy takes a server out after some bad answers, and takes it in again after three mere connections, within 5 s. So it is kept
 down and tried again by us: after 5 s, 10 s, 20 s ... 60 s, and the count begins anew once it has behaved well for some minutes.
 A server that could not be connected to is tried at these times, too, or comes back when HAProxy can connect to it.
 
@@ -21,7 +21,7 @@ FIRST_SECONDS = 5.0
 LONGEST_SECONDS = 60.0
 PANIC_SECONDS = 1.0
 KEPT_DOWN_SECONDS = 1.0
-"""How often HAProxy is told again that a server is down: its second look at one comes 3 s after the first, at times 1.5 s."""
+"""How often HAProxy is told again that a server is down: its third look at one comes after 3 s, at times after 1.5 s."""
 FORGIVEN_SECONDS = 300.0
 """After so long without an ejection the next one counts as the first."""
 

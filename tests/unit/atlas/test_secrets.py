@@ -56,7 +56,7 @@ def test_without_a_key_nothing_is_sealed() -> None:
         SecretBox().seal("a/K", 1)
 
 
-@pytest.mark.parametrize("keys", ["hello", f"{ONE},s3cret", ","])
+@pytest.mark.parametrize("keys", ["hello", f"{ONE},s3cret", ","], ids=["a word", "one of two", "a comma"])
 def test_a_wrong_key_is_refused_without_showing_it(keys: str) -> None:
     """ConfigurationError when it is opened, with the name of the setting and none of the keys."""
     with pytest.raises(ConfigurationError, match="ATLAS_KEYS") as caught:
