@@ -91,7 +91,7 @@ def test_a_restart_costs_no_command_and_counts_nothing_twice() -> None:
 
 
 @pytest.mark.needs("redis-server")
-def test_a_frozen_server_is_given_up_within_a_second() -> None:
+def test_a_frozen_server_is_given_up() -> None:
     """A server that hangs costs a new connection and a pooled one about REDIS_TIMEOUT each, then works again."""
     with redis_server() as server, client(server.url()) as warm, client(server.url()) as cold:
         warm.set("x", 1)

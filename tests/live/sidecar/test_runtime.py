@@ -104,7 +104,7 @@ def test_a_refused_command_is_reported_with_its_service_and_the_rest_is_done(
     assert one.known.backends["orders"][name].weight == 30
 
 
-def test_ten_thousand_commands_take_less_than_three_seconds(one: Steered) -> None:
+def test_ten_thousand_commands_take_seconds(one: Steered) -> None:
     """Each is carried out and each answer is checked; reading it all again takes little time as well."""
     one.begin(*(Route(f"s{number}") for number in range(100)))
     todo = []

@@ -225,15 +225,15 @@ def test_a_killed_agent_costs_no_call(host: Host, up: Child) -> None:
     assert set(statuses) == {200}
 
 
-def test_a_killed_worker_is_replaced_within_a_second(host: Host, up: Child) -> None:
-    """HAProxy's worker is killed, which ends its master: calls are answered again before a second is over (on a busy machine
-    three), the agent lives on."""
+def test_a_killed_worker_is_replaced_at_once(host: Host, up: Child) -> None:
+    """HAProxy's worker is killed, which ends its master: calls are answered again long before HAProxy is compared next (30 s), and
+    the agent lives on."""
     agent, master = host.agent(), host.haproxy()
     (worker,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     os.kill(int(worker), signal.SIGKILL)
     begun = time.monotonic()
     wait_until(lambda: host.ask() == 200, what="an answer")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
     assert host.agent() == agent
     assert host.haproxy() != master
 
